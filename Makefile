@@ -1,0 +1,40 @@
+# Everything happens in one virtual environment, .venv, made here with plain venv and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow test-all check bench clean help
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "speechpool needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@touch $@
+
+demo: $(READY)  ## Speak over a pool against the local service; audio in demo/
+	$(BIN)/speechpool demo --output demo
+
+test: $(READY)  ## The test suite (under ten minutes on two cores)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(READY)  ## Only what needs minutes or other programs
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow  ## Both
+
+check: $(READY)  ## Style, types and floors
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY)  ## Measure the cost of a task beside bare picows and the official SDK
+	$(BIN)/python benchmarks/task_cost.py
+
+clean:  ## Remove the environment and everything made
+	rm -rf $(VENV) demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,129 @@
+"""Audio formats as the wire names them, and the headers of their containers. No encoder lives here.
+
+Source: DashScope's CosyVoice API reference and the official SDK's `AudioFormat`.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .errors import SettingsError
+
+__all__ = [
+    "DEFAULT_SAMPLE_RATE",
+    "FORMATS",
+    "SAMPLE_RATES",
+    "check_format",
+    "check_sample_rate",
+    "pcm_seconds",
+    "wav_header",
+    "wav_payload_offset",
+]
+
+FORMATS = ("pcm", "wav", "mp3", "opus")
+"""Formats of the wire; `opus` is Ogg Opus."""
+SAMPLE_RATES = (8000, 16000, 22050, 24000, 44100, 48000)
+"""Sample rates of the official `AudioFormat`, in hertz."""
+DEFAULT_SAMPLE_RATE = 22050
+"""What the server uses where a client leaves the choice to it."""
+
+STREAM_LENGTH = 0xFFFFFFFF
+"""Length field of a WAV header whose data has no end yet."""
+
+
+def check_format(value: object) -> str:
+    """Return `value` in lower case.
+
+    Raises:
+        SettingsError: It is no known format.
+    """
+    name = str(value).lower()
+    if name not in FORMATS:
+        raise SettingsError(f"format {value!r} is unknown; choose one of {', '.join(FORMATS)}.")
+    return name
+
+
+def check_sample_rate(value: object) -> int:
+    """Return `value`.
+
+    Raises:
+        SettingsError: It is no sample rate that the provider knows.
+    """
+    if value not in SAMPLE_RATES or not isinstance(value, int):
+        rates = ", ".join(str(rate) for rate in SAMPLE_RATES)
+        raise SettingsError(f"sample_rate {value!r} is not offered; choose one of {rates} (Hz).")
+    return value
+
+
+def wav_header(sample_rate: int, *, data_length: int | None = None) -> bytes:
+    """Return the 44 bytes before 16-bit mono PCM; `data_length` None means a stream whose end is unknown."""
+    data = STREAM_LENGTH if data_length is None else data_length
+    riff = STREAM_LENGTH if data_length is None else data_length + 36
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF", riff, b"WAVE", b"fmt ", 16, 1, 1, sample_rate, sample_rate * 2, 2, 16, b"data", data,
+    )  # fmt: skip
+
+
+def wav_payload_offset(data: bytes) -> int | None:
+    """Return where the samples begin in a WAV file or stream, or None while its header is not complete.
+
+    Raises:
+        ValueError: `data` does not begin like a WAV file.
+    """
+    if data[:4] != b"RIFF"[: len(data)]:
+        raise ValueError("no RIFF header")
+    at = 12
+    while len(data) >= at + 8:
+        name, length = struct.unpack_from("<4sI", data, at)
+        at += 8
+        if name == b"data":
+            return at
+        at += length + (length & 1)
+    return None
+
+
+def pcm_seconds(length: int, sample_rate: int) -> float:
+    """Return the duration of `length` bytes of 16-bit mono PCM."""
+    return length / (2 * sample_rate)
+
+
+# ------------------------------------------------------------------------------------------ streams
+_MP3_BIT_RATES = {
+    # MPEG 1 layer III, then MPEG 2 and 2.5 layer III: kbit/s by the header's index (ISO 11172-3, 13818-3).
+    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
+    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+}
+
+
+def carries_audio(audio_format: str, data: bytes) -> bool:
+    """Whether the first bytes of a stream hold more than the header of their container."""
+    if audio_format == "wav" and data[:4] == b"RIFF":
+        offset = wav_payload_offset(data)
+        return offset is not None and len(data) > offset
+    if audio_format == "opus" and data[:4] == b"OggS":
+        return data.rfind(b"OggS") > data.find(b"OpusTags") > 0
+    return True
+
+
+def stream_seconds(audio_format: str, sample_rate: int, head: bytes, length: int) -> float | None:
+    """Return the duration of a stream of `length` bytes that begins with `head`; None where only decoding would tell.
+
+    Exact for pcm and wav; for mp3 from the bit rate of its first frame, which is right at a constant bit rate.
+    """
+    if audio_format == "pcm":
+        return pcm_seconds(length, sample_rate)
+    if audio_format == "wav":
+        offset = wav_payload_offset(head) if head[:4] == b"RIFF" else 0
+        return pcm_seconds(max(0, length - (offset or 44)), sample_rate)
+    if audio_format == "mp3":
+        return _mp3_seconds(head, length)
+    return None
+
+
+def _mp3_seconds(head: bytes, length: int) -> float | None:
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return None
+    mpeg1 = head[1] & 0x18 == 0x18
+    bit_rate = _MP3_BIT_RATES[mpeg1][head[2] >> 4]
+    return length * 8 / (bit_rate * 1000) if bit_rate else None

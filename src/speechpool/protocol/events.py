@@ -1,0 +1,90 @@
+"""What a server tells, in one vocabulary for all protocols."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Audio", "Event", "Failed", "Finished", "SentenceBegin", "SentenceEnd", "Started", "Word"]
+
+
+class Word(msgspec.Struct, frozen=True, gc=False):
+    """When one word is heard.
+
+    Attributes:
+        text: The word.
+        begin_index: Position of its first character in the sentence, from 0.
+        end_index: Position after its last character.
+        begin_time: Milliseconds from the start of the task's audio.
+        end_time: The same, of its end.
+    """
+
+    text: str = ""
+    begin_index: int = 0
+    end_index: int = 0
+    begin_time: float = 0
+    end_time: float = 0
+
+
+class Started(msgspec.Struct, frozen=True, gc=False):
+    """The server accepted the segment; `server_request_id` is its own name for it, where it gave one."""
+
+    server_request_id: str | None = None
+
+
+class SentenceBegin(msgspec.Struct, frozen=True, gc=False):
+    """The audio of sentence `index` begins; `text` is its text, where the server tells it."""
+
+    index: int
+    text: str | None = None
+
+
+class Audio(msgspec.Struct, frozen=True, gc=False):
+    """The next bytes of the stream. Containers have their header in the first one only: concatenate, then decode."""
+
+    data: bytes
+
+
+class SentenceEnd(msgspec.Struct, frozen=True):
+    """All audio of sentence `index` was sent.
+
+    Attributes:
+        words: Word times, where they were asked for.
+        characters: Characters billed for the task so far, where the server tells it.
+    """
+
+    index: int
+    text: str | None = None
+    words: tuple[Word, ...] = ()
+    characters: int | None = None
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The task is complete.
+
+    Attributes:
+        characters: Characters billed for the task, where the server tells it.
+        words: Word times that came only with the end.
+        server_request_id: The server's own name for the task, where it gave one.
+    """
+
+    characters: int | None = None
+    words: tuple[Word, ...] = ()
+    server_request_id: str | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    """The server gave the segment up. The connection is of no further use.
+
+    Attributes:
+        code: The provider's error code.
+        message: The provider's words.
+        retryable: The same request may succeed on a fresh connection.
+    """
+
+    code: str
+    message: str
+    retryable: bool
+
+
+Event = Started | SentenceBegin | Audio | SentenceEnd | Finished | Failed
+"""Everything that `Segment.feed` can answer."""

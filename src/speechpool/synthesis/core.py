@@ -1,0 +1,666 @@
+"""The life of one task, as the faces above it (`task`, `stream`, `speech`) share it.
+
+The path of one frame: the transport calls `on_binary` by a plain call; it appends to a deque and wakes the consumer
+only if that waits. The path of one text: it is added to the script, and leaves at once when the segment runs, else
+from the `task-started` callback itself. The connection goes back in the callback of `task-finished`, not when the
+consumer has read the rest.
+
+A task has one outcome. On the wire it may be several segments: a segment that breaks before the first audio is replayed
+from the script, on a fresh connection, with a new id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from speechpool.audio import carries_audio, stream_seconds
+from speechpool.errors import (
+    ConnectionLost,
+    FirstAudioTimeout,
+    LeaseError,
+    PoolFull,
+    ProtocolViolation,
+    Shed,
+    SpeechPoolError,
+    TaskFailed,
+)
+from speechpool.protocol import (
+    Audio,
+    Event,
+    Failed,
+    Finished,
+    Segment,
+    SentenceBegin,
+    SentenceEnd,
+    Started,
+    Voice,
+    Word,
+)
+from speechpool.text import ends_sentence
+
+from .progress import Phase, Progress
+from .script import Script
+from .timing import TaskReport, Timing
+
+if TYPE_CHECKING:
+    from speechpool.limits import Permit, Priority
+    from speechpool.transport import Closed
+
+    from .connector import SpeechConnection
+    from .host import TaskHost, TaskLease
+
+__all__ = ["Outcome", "Sink", "TaskCore"]
+
+log = logging.getLogger("speechpool.synthesis")
+
+Outcome = Literal["completed", "failed", "cancelled", "shed"]
+Sink = Callable[[Any], object]
+"""Takes each piece of audio as plain `bytes`, and every other event as it is, by a plain call on the event loop."""
+
+
+# Unread audio of one stream at which its socket is no longer read, and at which it is read again.
+HIGH_WATER: Final = 256 * 1024
+LOW_WATER: Final = 64 * 1024
+
+
+class TaskCore:
+    """One task. The methods with a leading underscore are for the faces in this package.
+
+    Owner of its connection while a segment runs: see `speechpool.transport.Owner`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_audio_head",
+        "_bounded",
+        "_cancel_deadline",
+        "_connection",
+        "_consumed",
+        "_error",
+        "_host",
+        "_lease",
+        "_paused",
+        "_permit",
+        "_priority",
+        "_progress",
+        "_queue",
+        "_restart",
+        "_retries",
+        "_reused",
+        "_script",
+        "_segment",
+        "_segment_begun",
+        "_sink",
+        "_timing",
+        "_waiter",
+        "_waiters",
+        "_wrap",
+        "audio_bytes",
+        "characters",
+        "outcome",
+        "request_id",
+        "server_request_id",
+        "voice",
+        "words",
+    )
+
+    def __init__(
+        self,
+        host: TaskHost,
+        voice: Voice,
+        *,
+        priority: Priority = "interactive",
+        sink: Sink | None = None,
+        bounded: bool = True,
+        wrap: bool = False,
+    ) -> None:
+        self.voice = voice
+        self.outcome: Outcome | None = None
+        self.request_id: str | None = None
+        self.server_request_id: str | None = None
+        self.words: tuple[Word, ...] = ()
+        self.characters = 0
+        self.audio_bytes = 0
+        self._host = host
+        self._priority: Priority = priority
+        self._sink = sink
+        self._bounded = bounded
+        self._wrap = wrap
+        self._error: BaseException | None = None
+        self._timing: Timing | None = None
+        self._script = Script(host.dialect, voice)
+        self._progress = Progress(0.0)
+        # The running segment.
+        self._segment: Segment | None = None
+        self._segment_begun = False
+        self._connection: SpeechConnection | None = None
+        self._lease: TaskLease | None = None
+        self._permit: Permit | None = None
+        self._reused = False
+        self._retries = 0
+        self._restart: asyncio.Task[None] | None = None
+        # Audio: what waits for the consumer.
+        self._queue: deque[Any] = deque()
+        self._consumed = 0
+        self._audio_head = b""
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._cancel_deadline: float | None = None
+
+    # ------------------------------------------------------------------------------------ what is known
+    @property
+    def first_packet_delay(self) -> float | None:
+        """Seconds from the first text to the first audio; None before it."""
+        return None if self._timing is None else self._timing.first_packet_delay
+
+    @property
+    def report(self) -> TaskReport:
+        """How the task went, or goes."""
+        timing = self._timing or Timing(0.0)
+        queue, connect, start, synthesis = timing.parts() or (None, None, None, None)
+        ended, text = timing.ended, timing.first_text
+        return TaskReport(
+            outcome=self.outcome,
+            request_id=self.request_id,
+            reused=self._reused,
+            first_packet_delay=timing.first_packet_delay,
+            queue=queue,
+            connect=connect,
+            start=start,
+            synthesis=synthesis,
+            text_wait=timing.text_wait,
+            end_to_end=None if ended is None or text is None else ended - text,
+            audio_seconds=self._audio_seconds(),
+            audio_bytes=self.audio_bytes,
+            characters=self.characters or self._script.characters,
+            retries=self._retries,
+        )
+
+    def _audio_seconds(self) -> float | None:
+        voice = self.voice
+        return stream_seconds(voice.format, voice.effective_sample_rate, self._audio_head, self.audio_bytes)
+
+    # ------------------------------------------------------------------------------------ start
+    async def _start(self) -> None:
+        """Take a permit and a connection and send the first frame; does not wait for the server's answer.
+
+        Cancellation: the task ends as cancelled, and what it held goes back.
+        """
+        host = self._host
+        if self._timing is not None:
+            raise LeaseError("a task begins once; make another one.")
+        self._timing = Timing(host.clock())
+        if self._script.characters:
+            self._timing.first_text = self._timing.entered
+        host.telemetry.task_started()
+        host.budget.deposit()
+        host.ticker.watch(self)
+        try:
+            await self._attempt(fresh=False)
+        except (Shed, PoolFull) as error:
+            self._end("shed", error)
+            raise
+        except asyncio.CancelledError:
+            self._end("cancelled")
+            raise
+        except BaseException as error:
+            self._end("failed", error)
+            raise
+
+    async def _attempt(self, *, fresh: bool) -> None:
+        host = self._host
+        deadline = host.borrow_deadline()  # the waits for the permit and for the connection share it
+        if host.quota is not None:
+            await self._take_permit(deadline)
+        lease = None if fresh else host.try_borrow()
+        if lease is None:
+            lease = await host.borrow(deadline, self._priority, fresh=fresh)
+        # From here on nothing awaits: a cancellation cannot fall between the hand-over and the first frame.
+        self._begin(lease)
+
+    async def _take_permit(self, deadline: float | None) -> None:
+        permit = self._permit = self._host.request_permit(self.voice, self._script.characters, self._priority, deadline)
+        if not permit.granted:
+            await permit.wait()
+
+    def _begin(self, lease: TaskLease) -> None:
+        host = self._host
+        timing = self._timing = self._timing or Timing(host.clock())
+        connection = lease.connection
+        self._lease, self._connection = lease, connection
+        # Of a retry the first attempt counts: whether the caller's task found a warm connection.
+        if not self._retries:
+            self._reused = lease.reused
+        timing.connected = host.clock()
+        self._progress.begin(timing.connected)
+        timing.connect_time = lease.connect_time
+        timing.started = None
+        self.request_id = os.urandom(16).hex()
+        self._segment = host.dialect.segment(self.voice, self.request_id)
+        self._segment_begun = False
+        connection.transport.own(self)
+        connection.carried += 1
+        try:
+            if not host.dialect.begins_with_text:
+                connection.transport.send(self._segment.begin())
+                self._segment_begun = True
+            else:
+                self._pump()
+        except ConnectionLost as error:
+            self._broken(error)
+
+    # ------------------------------------------------------------------------------------ text
+    def _say(self, text: str) -> None:
+        """Check one piece of text and send it, or keep it until the segment runs."""
+        self._check_open()
+        self._script.say(text)
+        timing = self._timing
+        if timing is not None and timing.first_text is None:
+            timing.first_text = self._host.clock()
+        if ends_sentence(text):
+            self._owe()
+        self._pump()
+
+    def _flush(self) -> None:
+        self._check_open()
+        self._script.flush()
+        self._owe()
+        self._pump()
+
+    def _finish(self) -> None:
+        if self._script.finished or self.outcome is not None:
+            return
+        self._script.finish()
+        self._progress.finishing = True
+        self._owe()
+        self._pump()
+
+    def _check_open(self) -> None:
+        if self._script.finished:
+            raise LeaseError("the task is finished: no text can follow; start another task.")
+        if self.outcome is not None:
+            raise (
+                self._error if isinstance(self._error, SpeechPoolError) else LeaseError(f"the task is {self.outcome}.")
+            )
+
+    def _owe(self) -> None:
+        if self._timing is not None:
+            self._progress.owe(self._host.loop.time(), self.audio_bytes)
+
+    def _pump(self) -> None:
+        """Send everything of the script that may leave now."""
+        segment, connection = self._segment, self._connection
+        if segment is None or connection is None or self.outcome is not None:
+            return
+        try:
+            if self._progress.started:
+                send = connection.transport.send
+                for frame in self._script.frames(segment):
+                    send(frame)
+            elif not self._segment_begun:
+                opening = self._script.opening(self._host.dialect)
+                if opening is not None:
+                    self._segment_begun = True
+                    connection.transport.send(segment.begin(opening))
+        except (ConnectionLost, ProtocolViolation) as error:
+            self._broken(error)
+
+    # ------------------------------------------------------------------------------------ frames
+    def on_binary(self, data: bytes) -> None:
+        """Take one binary frame. This is the hot path."""
+        segment = self._segment
+        if segment is None or not segment.takes_audio:
+            self._late(segment)
+            return
+        if not self._audio_head and not self._first_audio(data):
+            return
+        self.audio_bytes += len(data)
+        if self._sink is not None:
+            self._feed_sink(data)
+            return
+        self._queue.append(Audio(data) if self._wrap else data)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+        elif self._bounded and self.audio_bytes - self._consumed > HIGH_WATER and not self._paused:
+            # Only this socket is held; TCP slows the server down.
+            self._paused = True
+            self._connection.transport.pause()  # type: ignore[union-attr]  # a segment runs, so there is one
+
+    def _late(self, segment: Segment | None) -> None:
+        # After a cancel, audio in flight is expected and dropped. At any other time nobody asked for it.
+        if segment is not None and self.outcome is None:
+            segment.stray = True
+
+    def _first_audio(self, data: bytes) -> bool:
+        """Note the first audio; False where the sink's exception ended the task meanwhile."""
+        self._audio_head = data[:64] or b"\0"
+        timing = self._timing
+        if timing is not None and timing.first_audio is None and carries_audio(self.voice.format, data):
+            timing.first_audio = self._host.clock()
+        # No retry from here on, so what was sent need not be kept.
+        self._script.forget_sent()
+        return self.outcome is None
+
+    def on_text(self, data: bytes) -> None:
+        """Take one text frame."""
+        segment = self._segment
+        if segment is None:
+            return
+        try:
+            events = segment.feed(data)
+        except ProtocolViolation as error:
+            self._broken(error)
+            return
+        for event in events:
+            if self._segment is segment:
+                self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        self._progress.events += 1
+        kind = type(event)
+        if kind is Audio:
+            self._on_text_audio(cast("Audio", event).data)
+        elif kind is Started:
+            self._on_started(cast("Started", event))
+        elif kind is SentenceBegin:
+            self._progress.enter_sentence()
+            self._put(event)
+        elif kind is SentenceEnd:
+            self._on_sentence_end(cast("SentenceEnd", event))
+        elif kind is Finished:
+            self._on_finished(cast("Finished", event))
+        else:
+            failed = cast("Failed", event)
+            self._broken(TaskFailed(failed.code, failed.message, retryable=failed.retryable))
+
+    def _on_text_audio(self, data: bytes) -> None:
+        """Take audio that came inside a text frame; the same as `on_binary` from there on."""
+        if self.outcome is not None or (not self._audio_head and not self._first_audio(data)):
+            return
+        self.audio_bytes += len(data)
+        self._put(Audio(data) if self._wrap else data)
+        if self._bounded and self._sink is None and self.audio_bytes - self._consumed > HIGH_WATER and self._connection:
+            self._paused = True
+            self._connection.transport.pause()
+
+    def _on_started(self, event: Started) -> None:
+        self._progress.accept(self._host.loop.time())
+        self.server_request_id = event.server_request_id or self.server_request_id
+        if self.outcome is not None:
+            self._send_cancel()  # cancelled before the server had answered
+            return
+        if self._timing is not None:
+            self._timing.started = self._host.clock()
+        self._pump()
+
+    def _on_sentence_end(self, event: SentenceEnd) -> None:
+        self._progress.in_sentence = False
+        if event.words:
+            self.words += event.words
+        if event.characters is not None:
+            self.characters = event.characters
+        self._put(event)
+
+    def _on_finished(self, event: Finished) -> None:
+        if event.characters is not None:
+            self.characters = event.characters
+        if event.words and not self.words:
+            self.words = event.words  # some servers send them only at the end
+        self.server_request_id = event.server_request_id or self.server_request_id
+        self._give_back("completed")
+        if self.outcome is None:
+            if not self.audio_bytes:
+                error = TaskFailed("NoAudio", "the server finished the task without any audio.")
+                self._retry_or_fail(error)
+                return
+            self._put(event)
+            self._end("completed")
+
+    # ------------------------------------------------------------------------------------ to the consumer
+    def _put(self, item: object) -> None:
+        """Hand something over. A consumer of plain bytes (`wrap` off, no sink) gets audio only."""
+        if self.outcome is not None:
+            return
+        if self._sink is not None:
+            self._feed_sink(item)
+            return
+        if self._wrap or type(item) is bytes:
+            self._queue.append(item)
+            self._wake()
+
+    def _feed_sink(self, item: object) -> None:
+        try:
+            self._sink(item)  # type: ignore[misc]  # asked for before
+        except Exception as error:  # noqa: BLE001  # whatever the user's sink raises belongs to the user
+            self._end("failed", error)
+            self._cancel_segment()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _took(self, length: int) -> None:
+        """The consumer took `length` bytes of audio."""
+        self._consumed += length
+        if self._paused and self.audio_bytes - self._consumed < LOW_WATER:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._connection is not None:
+                self._connection.transport.resume()
+
+    def _wait_for_item(self) -> asyncio.Future[None]:
+        if self._waiter is not None and not self._waiter.done():
+            raise LeaseError("two consumers read one task at once; each task has one reader.")
+        self._waiter = self._host.loop.create_future()
+        return self._waiter
+
+    async def _ready(self) -> list[Any]:
+        """Wait for something to read, and take everything that is there; an empty list is the end."""
+        while not self._queue:
+            if self.outcome is not None:
+                self._raise()
+                return []
+            await self._wait_for_item()
+        batch = list(self._queue)
+        self._queue.clear()
+        self._took(self.audio_bytes - self._consumed)
+        return batch
+
+    async def _wait_ended(self) -> None:
+        """Wait for the outcome; raise where it is a failure.
+
+        Cancellation: the task goes on.
+        """
+        if self.outcome is None:
+            future = self._host.loop.create_future()
+            self._waiters = [*(self._waiters or ()), future]
+            await future
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    # ------------------------------------------------------------------------------------ the end
+    def on_closed(self, closed: Closed) -> None:
+        """Learn that the connection ended in the middle of the segment."""
+        connection, lost = self._connection, f"the connection ended during the task: {closed}"
+        self._broken(ConnectionLost(lost, close_code=closed.code))
+        if connection is not None:
+            connection.on_closed(closed)
+
+    def _broken(self, error: SpeechPoolError) -> None:
+        """The segment ended badly: its connection is of no further use."""
+        if self._segment is None:
+            return
+        self._give_back("failed", healthy=False, reason=_reason(error), error=error)
+        if self.outcome is None:
+            self._retry_or_fail(error)
+
+    def _retry_or_fail(self, error: SpeechPoolError) -> None:
+        host = self._host
+        if error.retryable and not self.audio_bytes and self._retries < host.retry and host.budget.withdraw():
+            self._retries += 1
+            self._script.rewind()
+            host.telemetry.segment_retried(_reason(error))
+            self._restart = host.loop.create_task(self._again(error))
+            return
+        self._end("failed", error)
+
+    async def _again(self, cause: SpeechPoolError) -> None:
+        """Run the next attempt. A task of the loop, because the break was noticed in a callback."""
+        try:
+            await asyncio.sleep(self._host.retry_pause(self._retries, cause))
+            await self._attempt(fresh=True)
+        except asyncio.CancelledError:
+            if self.outcome is None:
+                self._end("cancelled")
+            raise
+        except Exception as error:  # noqa: BLE001  # any failure of an attempt is the outcome of the task
+            error.__cause__ = cause
+            self._end("failed", error)
+        finally:
+            # An attempt that broke at once has set up the next one already.
+            if self._restart is asyncio.current_task():
+                self._restart = None
+
+    def _cancel(self) -> None:
+        """End the task now. The connection goes back when the server confirms, or is discarded."""
+        if self.outcome is not None:
+            return
+        self._queue.clear()
+        self._resume()
+        self._end("cancelled")
+        if self._restart is not None:
+            self._restart.cancel()
+        self._cancel_segment()
+
+    def _cancel_segment(self) -> None:
+        if self._segment is None:
+            return
+        if not self._segment_begun:
+            self._give_back("cancelled")
+        elif not self._host.dialect.can_cancel:
+            self._give_back("cancelled", healthy=False, reason="cancelled")
+        else:
+            limit = self._host.deadlines.cancel
+            self._cancel_deadline = None if limit is None else self._host.loop.time() + limit
+            self._host.ticker.watch(self)
+            if self._progress.started:
+                self._send_cancel()
+
+    def _send_cancel(self) -> None:
+        segment, connection = self._segment, self._connection
+        if segment is None or connection is None:
+            return
+        try:
+            frame = segment.cancel()
+            if frame is not None:
+                connection.transport.send(frame)
+        except (ConnectionLost, ProtocolViolation) as error:
+            self._broken(error)
+
+    def _give_back(
+        self, outcome: str, *, healthy: bool = True, reason: str = "", error: SpeechPoolError | None = None
+    ) -> None:
+        """Part from the connection: back to the pool, or discarded."""
+        segment, connection, lease = self._segment, self._connection, self._lease
+        self._segment = self._connection = self._lease = None
+        self._resume_for_return(connection)
+        if self._permit is not None:
+            self._host.settle(self._permit, self.outcome or outcome, error)
+            self._permit = None
+        if connection is not None and lease is not None:
+            if segment is not None and segment.stray:
+                healthy, reason = False, "stray frames"
+            # The idle owner first: giving back may hand the connection to the next borrower in the same call.
+            connection.transport.own(connection)
+            lease.return_(healthy=healthy and connection.usable, reason=reason)
+        if self.outcome is not None:
+            self._host.ticker.unwatch(self)
+
+    def _resume_for_return(self, connection: SpeechConnection | None) -> None:
+        if self._paused and connection is not None:
+            self._paused = False
+            connection.transport.resume()
+
+    def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        """Give the task its one outcome."""
+        if self.outcome is not None:
+            return
+        host, timing = self._host, self._timing
+        self.outcome = outcome
+        if isinstance(error, SpeechPoolError):
+            error.audio_delivered, error.request_id = self.audio_bytes, self.request_id
+            error.endpoint = error.endpoint or host.endpoint
+        self._error = error
+        if self._segment is None:
+            host.ticker.unwatch(self)
+        if self._permit is not None and self._segment is None:
+            host.settle(self._permit, outcome, error if isinstance(error, SpeechPoolError) else None)
+            self._permit = None
+        if timing is not None:
+            timing.ended = host.clock()
+            host.record(self, timing)
+        self._wake()
+        for future in self._waiters or ():
+            if not future.done():
+                future.set_result(None)
+        self._waiters = None
+
+    # ------------------------------------------------------------------------------------ deadlines
+    def on_tick(self, now: float) -> None:
+        """Compare the deadlines; called a few times a second by the ticker."""
+        if self.outcome is not None:
+            if self._cancel_deadline is not None and now >= self._cancel_deadline:
+                self._give_back("cancelled", healthy=False, reason="cancel not confirmed")
+            return
+        deadlines, timing = self._host.deadlines, self._timing
+        if timing is not None and deadlines.total is not None and now - timing.entered >= deadlines.total:
+            self._overdue("total", deadlines.total)
+        elif self._segment is not None and self._segment_begun:
+            overdue = self._progress.overdue(now, self.audio_bytes, deadlines, paused=self._paused)
+            if overdue is not None:
+                self._overdue(*overdue)
+
+    def _overdue(self, phase: Phase, limit: float) -> None:
+        what = {
+            "start": "accepted the task",
+            "first_audio": "sent audio",
+            "gap": "sent more audio",
+            "total": "completed the task",
+        }[phase]
+        error = FirstAudioTimeout(
+            f"the server has not {what} within {limit:g} s (deadline {phase!r}); raise it in Deadlines, or look at the "
+            "server.",
+            phase=phase,
+            limit=limit,
+        )
+        if phase == "total":
+            error.retryable = False
+            self._end("failed", error)
+            if self._restart is not None:
+                self._restart.cancel()
+            self._cancel_segment()
+        else:
+            self._broken(error)
+
+
+def _reason(error: SpeechPoolError) -> str:
+    """Return a short word for counters: the provider's code, or the class of the error."""
+    return error.code if isinstance(error, TaskFailed) else type(error).__name__

@@ -1,0 +1,179 @@
+"""What the tasks of one pool share, and how they come by a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from speechpool.errors import ConnectionLost, PoolClosed, RateLimited, SpeechPoolError, TaskFailed
+from speechpool.limits import Backoff, Permit, Priority, Quota, RetryBudget
+from speechpool.pool import Lease, Pool
+from speechpool.protocol import Dialect, Voice
+from speechpool.settings import Deadlines, PoolSettings
+from speechpool.telemetry import Telemetry
+
+from .connector import SpeechConnection
+from .endpoint import Endpoint
+from .ticker import Ticker
+
+if TYPE_CHECKING:
+    from .core import TaskCore
+    from .timing import Timing
+
+__all__ = ["TaskHost", "TaskLease"]
+
+log = logging.getLogger("speechpool.synthesis")
+
+
+class TaskLease(Protocol):
+    """A connection for the time of one task: a lease of the pool, or a turn on a lease of the caller."""
+
+    connection: SpeechConnection
+
+    @property
+    def reused(self) -> bool:
+        """The connection was open before it was borrowed."""
+
+    @property
+    def connect_time(self) -> float:
+        """Seconds that the borrower waited for the dial of this connection."""
+
+    def return_(self, healthy: bool = True, reason: str = "") -> None:
+        """Give it back, healthy or to be closed."""
+
+
+class TaskHost:
+    """The pool as a task sees it."""
+
+    __slots__ = (
+        "_account",
+        "_pool",
+        "_settings",
+        "budget",
+        "clock",
+        "deadlines",
+        "dialect",
+        "endpoint",
+        "loop",
+        "quota",
+        "retry",
+        "telemetry",
+        "ticker",
+    )
+
+    def __init__(
+        self,
+        *,
+        pool: Pool[SpeechConnection],
+        endpoint: Endpoint,
+        dialect: Dialect,
+        settings: PoolSettings,
+        deadlines: Deadlines,
+        quota: Quota | None,
+        telemetry: Telemetry,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        # uvloop's time stands still within a turn and counts whole milliseconds: too coarse for delays. Both count from
+        # the same moment, so that they may be compared. Any other loop, a virtual one too, is asked itself.
+        self.clock: Callable[[], float] = (
+            time.monotonic if type(self.loop).__module__.startswith("uvloop") else self.loop.time
+        )
+        self.dialect = dialect
+        self.deadlines = deadlines
+        self.quota = quota
+        self.telemetry = telemetry
+        self.endpoint = endpoint.display
+        self.retry = settings.retry
+        self.budget = RetryBudget()
+        self.ticker = Ticker(self.loop, deadlines)
+        self._account = endpoint.account
+        self._pool = pool
+        self._settings = settings
+
+    # ---------------------------------------------------------------------------------- connections
+    def borrow_deadline(self) -> float | None:
+        """Return the loop time until which permit and connection may take."""
+        timeout = self._settings.borrow_timeout
+        return None if timeout is None else self.loop.time() + timeout
+
+    def try_borrow(self) -> TaskLease | None:
+        """Return a warm connection, if one is idle and nobody waits."""
+        return self._pool.try_borrow()
+
+    async def borrow(self, deadline: float | None, priority: Priority, *, fresh: bool) -> TaskLease:
+        """Wait for a connection; `fresh`: for one that is opened from now on.
+
+        Cancellation: nothing is lost.
+        """
+        lease: Lease[SpeechConnection] = await self._pool.borrow(
+            timeout=None, deadline=deadline, priority=priority, fresh=fresh
+        )
+        return lease
+
+    # ---------------------------------------------------------------------------------- limits
+    def request_permit(self, voice: Voice, characters: int, priority: Priority, deadline: float | None) -> Permit:
+        """Ask the quota."""
+        if self.quota is None:
+            raise PoolClosed("this pool has no quota.")  # never: the task asks only where there is one
+        return self.quota.request(self._account, voice.model, characters, priority, deadline)
+
+    @staticmethod
+    def settle(permit: Permit, outcome: str, error: SpeechPoolError | None) -> None:
+        """Tell the quota how the submission ended, so that its rate can adapt."""
+        if isinstance(error, TaskFailed) and error.throttled:
+            permit.settle("throttled")
+        elif outcome == "completed":
+            permit.settle("completed")
+        else:
+            permit.settle("cancelled" if outcome == "cancelled" else "failed")
+
+    @staticmethod
+    def retry_pause(attempt: int, cause: SpeechPoolError) -> float:
+        """Return the seconds before attempt number `attempt`: none after a lost connection, else with jitter."""
+        if attempt == 1 and isinstance(cause, ConnectionLost):
+            return 0.0
+        if isinstance(cause, RateLimited) and cause.retry_after is not None:
+            return cause.retry_after
+        backoff = Backoff(0.1, 2.0)
+        for _ in range(attempt - 1):
+            backoff.next()
+        return backoff.next()
+
+    # ---------------------------------------------------------------------------------- telemetry
+    def record(self, task: TaskCore, timing: Timing) -> None:
+        """Count one task at its end, and log it in one line without its text."""
+        parts = timing.parts() or (None, None, None, None)
+        ended = timing.ended or 0.0
+        error = task._error
+        self.telemetry.task_ended(
+            task.outcome or "failed",
+            ended,
+            first_packet_delay=timing.first_packet_delay,
+            queue=parts[0],
+            connect=parts[1],
+            start=parts[2],
+            synthesis=parts[3],
+            text_wait=timing.text_wait,
+            end_to_end=None if timing.first_text is None else ended - timing.first_text,
+            audio_seconds=task._audio_seconds(),
+            connected=timing.connected is not None,
+            reused=task._reused,
+            characters=task.characters or task._script.characters,
+            audio_bytes=task.audio_bytes,
+            retries=task._retries,
+            error=None if error is None else error.code if isinstance(error, TaskFailed) else type(error).__name__,
+        )
+        if log.isEnabledFor(logging.INFO):
+            delay = timing.first_packet_delay
+            log.info(
+                "task %s outcome=%s first_packet=%s bytes=%d retries=%d error=%s",
+                task.request_id,
+                task.outcome,
+                "-" if delay is None else f"{delay:.3f}s",
+                task.audio_bytes,
+                task._retries,
+                type(error).__name__ if error else "-",
+            )

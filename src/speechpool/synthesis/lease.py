@@ -1,0 +1,191 @@
+"""`pool.borrow()`: one connection for any number of consecutive tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from speechpool.errors import LeaseError
+from speechpool.protocol import Voice
+
+from .core import Sink, TaskCore
+from .host import TaskHost, TaskLease
+from .speech import Speech, speech_of
+from .stream import SpeechStream, Text
+from .task import SpeechTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from speechpool.limits import Priority
+    from speechpool.pool import Lease
+
+    from .connector import SpeechConnection
+
+__all__ = ["SpeechLease", "synthesize"]
+
+_Core = TypeVar("_Core", bound=TaskCore)
+
+
+class _Turn:
+    """The time of one task on a lease of the caller; what a task knows of a lease."""
+
+    __slots__ = ("_lease", "connect_time", "connection", "reused")
+
+    def __init__(self, lease: SpeechLease, connection: SpeechConnection, *, reused: bool) -> None:
+        self._lease = lease
+        self.connection = connection
+        self.reused = reused
+        self.connect_time = 0.0  # the dial, if there was one, was waited for before the task
+
+    def return_(self, healthy: bool = True, reason: str = "") -> None:
+        self._lease._turn_over(healthy, reason)
+
+
+class _LeaseHost(TaskHost):
+    """The pool as a task on a lease sees it: its connection is the lease's."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, host: TaskHost, lease: SpeechLease) -> None:
+        for name in TaskHost.__slots__:
+            setattr(self, name, getattr(host, name))
+        self._lease = lease
+
+    def try_borrow(self) -> TaskLease | None:
+        return self._lease._try_turn()
+
+    async def borrow(self, deadline: float | None, priority: Priority, *, fresh: bool) -> TaskLease:
+        return await self._lease._take_turn(fresh=fresh)
+
+
+class SpeechLease:
+    """The right to one connection, for consecutive tasks, until it is left.
+
+        async with pool.borrow(timeout=5.0) as lease:
+            first = await lease.synthesize("One.", voice)
+            async with lease.task(voice) as task:
+                ...
+
+    A lease whose connection ends between two tasks gets another one for the next, ahead of the queue. A task waits for
+    the one before it to have ended on the wire; two at once are refused with `LeaseError`. A lease held longer than
+    `leak_after` is reported in the log, with the stack that borrowed it.
+
+    Raises:
+        PoolTimeout, PoolFull, PoolClosed, ConnectFailed: While entering.
+    """
+
+    def __init__(self, borrow: Callable[[], Coroutine[None, None, Lease[SpeechConnection]]], host: TaskHost) -> None:
+        self._borrow = borrow
+        self._host = _LeaseHost(host, self)
+        self._lease: Lease[SpeechConnection] | None = None
+        self._busy = False
+        self._left = False
+        self._carried = 0
+        self._free: asyncio.Future[None] | None = None
+        self._healthy, self._reason = True, ""
+        self._task: TaskCore | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._lease is not None or self._left:
+            raise LeaseError("a lease is entered once; borrow another one.")
+        self._lease = await self._borrow()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._left = True
+        if self._task is not None:
+            self._task._cancel()
+        if not self._busy:
+            self._return()
+
+    @property
+    def reused(self) -> bool:
+        """The connection was open before it was borrowed."""
+        return self._held().reused
+
+    def task(self, voice: Voice, *, sink: Sink | None = None) -> SpeechTask:
+        """Return a task on this lease; see `AsyncSpeechPool.task`."""
+        self._held()
+        return self._remember(SpeechTask(self._host, voice, sink=sink, wrap=sink is None))
+
+    def stream(self, text: Text, voice: Voice) -> SpeechStream:
+        """Return a stream on this lease; see `AsyncSpeechPool.stream`."""
+        self._held()
+        return self._remember(SpeechStream(self._host, voice, text))
+
+    async def synthesize(self, text: str, voice: Voice) -> Speech:
+        """Return the speech of a text; see `AsyncSpeechPool.synthesize`."""
+        self._held()
+        return await synthesize(self._remember(TaskCore(self._host, voice, bounded=False)), text)
+
+    # ---------------------------------------------------------------------------------- turns
+    def _remember(self, task: _Core) -> _Core:
+        self._task = task
+        return task
+
+    def _held(self) -> Lease[SpeechConnection]:
+        if self._lease is None or self._left:
+            raise LeaseError("the lease is not held: it was returned, or never entered (use `async with`).")
+        return self._lease
+
+    def _try_turn(self) -> TaskLease | None:
+        lease = self._held()
+        if self._busy or not self._healthy or not lease.connection.usable:
+            return None
+        return self._turn(lease)
+
+    def _turn(self, lease: Lease[SpeechConnection]) -> TaskLease:
+        self._busy = True
+        reused = lease.reused if self._carried == 0 else True
+        self._carried += 1
+        return _Turn(self, lease.connection, reused=reused)
+
+    async def _take_turn(self, *, fresh: bool) -> TaskLease:
+        if self._busy:
+            if self._free is not None:
+                raise LeaseError("two tasks at once on one lease; borrow a second one, or let the first one end.")
+            self._free = asyncio.get_running_loop().create_future()
+            try:
+                await self._free
+            finally:
+                self._free = None
+        lease = self._held()
+        if fresh or not self._healthy or not lease.connection.usable:
+            await lease.renew()
+            self._carried, self._healthy = 0, True
+        return self._turn(lease)
+
+    def _turn_over(self, healthy: bool, reason: str) -> None:
+        self._busy = False
+        if self._host.dialect.tasks_per_connection is not None:
+            healthy, reason = False, "carried its task"
+        if not healthy:
+            self._healthy, self._reason = False, reason
+        if self._left:
+            self._return()
+        elif self._free is not None and not self._free.done():
+            self._free.set_result(None)
+
+    def _return(self) -> None:
+        if self._lease is not None:
+            self._lease.return_(healthy=self._healthy, reason=self._reason)
+            self._lease = None
+
+
+async def synthesize(task: TaskCore, text: str) -> Speech:
+    """Run one whole task and return its speech.
+
+    Cancellation: the task is cancelled.
+    """
+    task._say(text)
+    task._finish()
+    try:
+        await task._start()
+        await task._wait_ended()
+    finally:
+        task._cancel()
+    return speech_of(task)

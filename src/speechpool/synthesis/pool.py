@@ -1,0 +1,227 @@
+"""`AsyncSpeechPool`: warm connections to one endpoint, and the ways to speak over them."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from speechpool.errors import PoolClosed, SettingsError
+from speechpool.pool import Pool, PoolStats
+from speechpool.protocol import Dialect, Voice
+from speechpool.protocol.cosyvoice import CosyVoice
+from speechpool.settings import Deadlines, PoolSettings, with_overrides
+from speechpool.telemetry import Report, Telemetry
+
+from .connector import Dial, SpeechConnection, SpeechConnector
+from .core import Sink, TaskCore
+from .endpoint import Endpoint
+from .host import TaskHost
+from .lease import SpeechLease, synthesize
+from .speech import Speech
+from .stream import SpeechStream, Text
+from .task import SpeechTask
+
+if TYPE_CHECKING:
+    from speechpool.limits import Priority, Quota
+
+__all__ = ["AsyncSpeechPool"]
+
+log = logging.getLogger("speechpool.synthesis")
+
+
+class AsyncSpeechPool:
+    """A pool of warm connections to one endpoint, for asyncio. It belongs to the event loop that enters it.
+
+        async with AsyncSpeechPool(Endpoint.local()) as pool:
+            speech = await pool.synthesize("Hello.", Voice("cosyvoice-v3-flash", "longanyang"))
+
+    Entering returns when one connection is open, and raises at once where trying again cannot help (401, 403, a wrong
+    host name). The others open meanwhile; `wait_ready` says when.
+
+    Args:
+        endpoint: Where to, and with which key.
+        name: Names the pool in logs and metrics.
+        settings: How many connections, how long they live, how long borrowers wait.
+        deadlines: How long each part of a task may take.
+        quota: Asked for a permit before each task; None: no limit but the pool's.
+        dialect: The protocol; None: CosyVoice.
+        voice: For dialects whose connections serve one voice only: which one.
+        dial: Opens connections; None: a real socket. For tests.
+        overrides: Any field of `PoolSettings`.
+
+    Raises:
+        SettingsError: A setting is unknown, out of range or at odds with another one.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        name: str = "default",
+        settings: PoolSettings | None = None,
+        deadlines: Deadlines | None = None,
+        quota: Quota | None = None,
+        dialect: Dialect | None = None,
+        voice: Voice | None = None,
+        dial: Dial | None = None,
+        **overrides: object,
+    ) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.settings = with_overrides(settings or PoolSettings(), overrides)
+        self.deadlines = deadlines or Deadlines()
+        self._dialect = dialect or CosyVoice()
+        self._voice = voice
+        self._quota = quota
+        self._dial = dial
+        self._host: TaskHost | None = None
+        self._pool: Pool[SpeechConnection] | None = None
+        self._telemetry = Telemetry(name)
+        if self._dialect.idle_timeout is not None and self.settings.idle_timeout is None:
+            self.settings = with_overrides(self.settings, {"idle_timeout": self._dialect.idle_timeout})
+
+    # ---------------------------------------------------------------------------------- open and close
+    async def __aenter__(self) -> Self:
+        if self._pool is not None:
+            raise PoolClosed("a pool is entered once; make another one.")
+        connector = SpeechConnector(
+            self.endpoint,
+            self._dialect,
+            voice=self._voice,
+            timeout=self.deadlines.connect,
+            heartbeat=self.settings.heartbeat,
+            dial=self._dial,
+        )
+        self._pool = Pool(
+            connector,
+            self.settings,
+            name=self.name,
+            connect_timeout=self.deadlines.connect,
+            on_borrowed=self._telemetry.utilisation.changed,
+        )
+        self._host = TaskHost(
+            pool=self._pool,
+            endpoint=self.endpoint,
+            dialect=self._dialect,
+            settings=self.settings,
+            deadlines=self.deadlines,
+            quota=self._quota,
+            telemetry=self._telemetry,
+        )
+        await self._pool.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def wait_ready(self, min_ready: int | None = None) -> None:
+        """Wait until `min_ready` connections are open; None: all of `min_size`.
+
+        Cancellation: the pool opens them all the same.
+
+        Raises:
+            PoolClosed: The pool was closed meanwhile.
+        """
+        await self._opened().wait_ready(min_ready)
+
+    async def resize(self, max_size: int, min_size: int | None = None) -> None:
+        """Change the size at run time. Connections in use live on; the number converges as they come back."""
+        await self._opened().resize(max_size, min_size)
+
+    async def drain(self) -> None:
+        """Take no new tasks, let the running ones end, and close. Returns when the last one has ended."""
+        await self._opened().drain()
+
+    async def close(self, drain: float | None = None) -> None:
+        """Close every connection.
+
+        `drain` gives running tasks so many seconds to end; without it they end as `ConnectionLost`. A second call waits
+        for the first.
+
+        Cancellation: the closing goes on.
+        """
+        if self._pool is not None:
+            await self._pool.close(drain)
+        if self._host is not None:
+            self._host.ticker.stop()
+
+    # ---------------------------------------------------------------------------------- speak
+    async def synthesize(self, text: str, voice: Voice, *, priority: Priority = "interactive") -> Speech:
+        """Return the whole speech of a text.
+
+        Cancellation: the task is cancelled on the server, and its connection goes back warm.
+
+        Raises:
+            SpeechPoolError: Its kinds; see `speechpool.errors`.
+        """
+        return await synthesize(TaskCore(self._for(voice), voice, priority=priority, bounded=False), text)
+
+    def stream(self, text: Text, voice: Voice, *, priority: Priority = "interactive") -> SpeechStream:
+        """Return a stream of audio for a text, or for its pieces as they come; see `SpeechStream`.
+
+        Raises:
+            InvalidText: A text given whole breaks a rule.
+        """
+        return SpeechStream(self._for(voice), voice, text, priority=priority)
+
+    def task(self, voice: Voice, *, sink: Sink | None = None, priority: Priority = "interactive") -> SpeechTask:
+        """Return a task to control by hand; see `SpeechTask`.
+
+        A sink gets each piece of audio as `bytes` and every other event as it is, by a plain call on the event loop: it
+        must return soon. What it raises ends the task, and reaches whoever waits for it.
+        """
+        return SpeechTask(self._for(voice), voice, priority=priority, sink=sink, wrap=sink is None)
+
+    def borrow(self, *, timeout: float | None = None, priority: Priority = "interactive") -> SpeechLease:
+        """Return a lease to enter with `async with`; see `SpeechLease`.
+
+        Args:
+            timeout: Seconds to wait for a connection; None: `borrow_timeout`.
+            priority: `interactive` is served before `bulk`.
+        """
+        pool = self._opened()
+        limit = self.settings.borrow_timeout if timeout is None else timeout
+        return SpeechLease(lambda: pool.borrow(timeout=limit, priority=priority), self._hosted())
+
+    # ---------------------------------------------------------------------------------- see
+    @property
+    def stats(self) -> PoolStats:
+        """The pool at this moment."""
+        return self._opened().stats
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What was counted."""
+        return self._telemetry
+
+    def report(self) -> Report:
+        """Return the five signals: value, target and verdict, for the window and since the start."""
+        return self._telemetry.report(self._hosted().loop.time())
+
+    def explain(self) -> str:
+        """Say in a few sentences what the pool does now, and why."""
+        return self._opened().explain()
+
+    # ---------------------------------------------------------------------------------- own
+    def _opened(self) -> Pool[SpeechConnection]:
+        if self._pool is None:
+            raise PoolClosed(f"pool {self.name!r} is not open; enter it with `async with`.")
+        return self._pool
+
+    def _hosted(self) -> TaskHost:
+        if self._host is None:
+            raise PoolClosed(f"pool {self.name!r} is not open; enter it with `async with`.")
+        return self._host
+
+    def _for(self, voice: Voice) -> TaskHost:
+        host = self._hosted()
+        dialect = self._dialect
+        if self._voice is not None and dialect.sharing(voice) != dialect.sharing(self._voice):
+            raise SettingsError(
+                f"the connections of pool {self.name!r} serve {self._voice.voice!r} only, not {voice.voice!r}; "
+                "make a pool for each voice."
+            )
+        return host

@@ -1,0 +1,64 @@
+"""One timer for the deadlines of all tasks of a pool.
+
+A deadline is a field that the ticker compares; no timer is set or cancelled for a frame or a wait. The price is that a
+deadline may pass up to a twentieth late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from speechpool.settings import Deadlines
+
+__all__ = ["Ticker", "Watched"]
+
+LONGEST = 0.25
+"""Seconds between two looks, where the deadlines are no shorter than five seconds."""
+
+
+class Watched(Protocol):
+    """What the ticker looks at."""
+
+    def on_tick(self, now: float) -> None:
+        """Compare the deadlines with `now`, in loop time."""
+
+
+class Ticker:
+    """Looks at every watched task a few times a second, and sleeps while there is none."""
+
+    __slots__ = ("_interval", "_loop", "_timer", "_watched")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
+        limits = (
+            deadlines.start, deadlines.first_audio, deadlines.gap, deadlines.total, deadlines.cancel,
+        )  # fmt: skip
+        self._loop = loop
+        self._interval = min([LONGEST, *(limit / 20 for limit in limits if limit is not None)])
+        self._watched: set[Watched] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, task: Watched) -> None:
+        """Look at `task` from now on."""
+        self._watched.add(task)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._interval, self._tick)
+
+    def unwatch(self, task: Watched) -> None:
+        """Forget `task`. The timer ends by itself at its next tick, so that a busy pool sets none for each task."""
+        self._watched.discard(task)
+
+    def stop(self) -> None:
+        """Forget everything."""
+        self._watched.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for task in list(self._watched):
+            task.on_tick(now)
+        if self._watched:
+            self._timer = self._loop.call_later(self._interval, self._tick)

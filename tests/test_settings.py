@@ -1,0 +1,55 @@
+"""Settings are checked when they are made, and the documentation shows the same table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from speechpool.errors import SettingsError
+from speechpool.settings import Deadlines, PoolSettings, with_overrides
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_defaults_are_those_of_the_design():
+    settings = PoolSettings()
+    assert (settings.max_size, settings.floor, settings.idle_limit, settings.waiting_limit) == (20, 20, 20, 200)
+    assert (Deadlines().connect, Deadlines().total, Deadlines().cancel) == (10.0, 600.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"max_size": 0}, "minimum of 1"),
+        ({"max_size": 2.5}, "whole number"),
+        ({"max_size": True}, "whole number"),
+        ({"max_size": None}, "must not be None"),
+        ({"borrow_timeout": -1}, "minimum of 0"),
+        ({"borrow_timeout": float("nan")}, "a number"),
+        ({"overflow": "block"}, "'wait', 'fail', 'grow'"),
+        ({"max_size": 2, "min_size": 3}, "max_size"),
+        ({"max_idle": 2, "min_size": 3}, "min_size"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_limit(fields, named):
+    with pytest.raises(SettingsError) as caught:
+        PoolSettings(**fields)
+    assert named in str(caught.value)
+
+
+def test_an_unknown_name_gets_a_suggestion():
+    with pytest.raises(SettingsError, match="Did you mean 'max_size'"):
+        with_overrides(PoolSettings(), {"maxsize": 3})
+    assert with_overrides(PoolSettings(), {"max_size": 3}).max_size == 3
+
+
+@pytest.mark.parametrize("kind", [PoolSettings, Deadlines])
+def test_the_documentation_shows_every_setting_with_default_minimum_unit_and_reason(kind):
+    rows = {}
+    for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
+        if match := re.match(r"\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \| (.+) \|$", line):
+            rows[kind.__name__, match[1]] = match.groups()[1:]
+    for setting in kind.describe():
+        default = "None" if setting.default is None else f"{setting.default!r}".strip("'")
+        expected = (default, f"{setting.minimum:g}", setting.unit, setting.reason)
+        assert rows.get((kind.__name__, setting.name)) == expected, setting.name
