@@ -102,7 +102,8 @@ def carries_audio(audio_format: str, data: bytes) -> bool:
         offset = wav_payload_offset(data)
         return offset is not None and len(data) > offset
     if audio_format == "opus" and data[:4] == b"OggS":
-        return data.rfind(b"OggS") > data.find(b"OpusTags") > 0
+        tags = data.find(b"OpusTags")
+        return b"OpusHead" not in data if tags < 0 else data.rfind(b"OggS") > tags
     return True
 
 

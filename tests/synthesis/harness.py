@@ -150,3 +150,8 @@ async def settle(turns=20):
     """Let everything happen that is ready."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+def run(main):
+    """Run one coroutine on a loop of its own."""
+    return asyncio.run(main)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from speechpool.pool import PoolStats
     from speechpool.telemetry import Report
 
-    from .core import Outcome, Sink
+    from .core import Outcome
+    from .delivery import Sink
 
 __all__ = ["BlockingLease", "BlockingStream", "BlockingTask", "SpeechPool"]
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from speechpool.audio import carries_audio, stream_seconds
 from speechpool.errors import (
@@ -43,6 +41,7 @@ from speechpool.protocol import (
 )
 from speechpool.text import ends_sentence
 
+from .delivery import HIGH_WATER, Delivery, Sink
 from .progress import Phase, Progress
 from .script import Script
 from .timing import TaskReport, Timing
@@ -51,24 +50,16 @@ if TYPE_CHECKING:
     from speechpool.limits import Permit, Priority
     from speechpool.transport import Closed
 
-    from .connector import SpeechConnection
     from .host import TaskHost, TaskLease
 
-__all__ = ["Outcome", "Sink", "TaskCore"]
+__all__ = ["Outcome", "TaskCore"]
 
 log = logging.getLogger("speechpool.synthesis")
 
 Outcome = Literal["completed", "failed", "cancelled", "shed"]
-Sink = Callable[[Any], object]
-"""Takes each piece of audio as plain `bytes`, and every other event as it is, by a plain call on the event loop."""
 
 
-# Unread audio of one stream at which its socket is no longer read, and at which it is read again.
-HIGH_WATER: Final = 256 * 1024
-LOW_WATER: Final = 64 * 1024
-
-
-class TaskCore:
+class TaskCore(Delivery):
     """One task. The methods with a leading underscore are for the faces in this package.
 
     Owner of its connection while a segment runs: see `speechpool.transport.Owner`.
@@ -77,30 +68,20 @@ class TaskCore:
     __slots__ = (
         "__weakref__",
         "_audio_head",
-        "_bounded",
         "_cancel_deadline",
-        "_connection",
-        "_consumed",
-        "_error",
         "_host",
         "_lease",
-        "_paused",
         "_permit",
         "_priority",
         "_progress",
-        "_queue",
         "_restart",
         "_retries",
         "_reused",
         "_script",
         "_segment",
         "_segment_begun",
-        "_sink",
+        "_silent",
         "_timing",
-        "_waiter",
-        "_waiters",
-        "_wrap",
-        "audio_bytes",
         "characters",
         "outcome",
         "request_id",
@@ -119,38 +100,29 @@ class TaskCore:
         bounded: bool = True,
         wrap: bool = False,
     ) -> None:
+        super().__init__(host.loop, sink=sink, bounded=bounded, wrap=wrap)
         self.voice = voice
         self.outcome: Outcome | None = None
         self.request_id: str | None = None
         self.server_request_id: str | None = None
         self.words: tuple[Word, ...] = ()
         self.characters = 0
-        self.audio_bytes = 0
         self._host = host
         self._priority: Priority = priority
-        self._sink = sink
-        self._bounded = bounded
-        self._wrap = wrap
-        self._error: BaseException | None = None
         self._timing: Timing | None = None
         self._script = Script(host.dialect, voice)
         self._progress = Progress(0.0)
         # The running segment.
         self._segment: Segment | None = None
         self._segment_begun = False
-        self._connection: SpeechConnection | None = None
         self._lease: TaskLease | None = None
         self._permit: Permit | None = None
         self._reused = False
         self._retries = 0
         self._restart: asyncio.Task[None] | None = None
-        # Audio: what waits for the consumer.
-        self._queue: deque[Any] = deque()
-        self._consumed = 0
+        # The beginning of the audio.
         self._audio_head = b""
-        self._paused = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._silent = True  # no audio yet, only the header of a container, if that
         self._cancel_deadline: float | None = None
 
     # ------------------------------------------------------------------------------------ what is known
@@ -318,7 +290,7 @@ class TaskCore:
         if segment is None or not segment.takes_audio:
             self._late(segment)
             return
-        if not self._audio_head and not self._first_audio(data):
+        if self._silent and not self._first_audio(data):
             return
         self.audio_bytes += len(data)
         if self._sink is not None:
@@ -330,10 +302,8 @@ class TaskCore:
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
-        elif self._bounded and self.audio_bytes - self._consumed > HIGH_WATER and not self._paused:
-            # Only this socket is held; TCP slows the server down.
-            self._paused = True
-            self._connection.transport.pause()  # type: ignore[union-attr]  # a segment runs, so there is one
+        elif self._bounded and self.audio_bytes - self._consumed > HIGH_WATER:
+            self._pause()
 
     def _late(self, segment: Segment | None) -> None:
         # After a cancel, audio in flight is expected and dropped. At any other time nobody asked for it.
@@ -341,13 +311,15 @@ class TaskCore:
             segment.stray = True
 
     def _first_audio(self, data: bytes) -> bool:
-        """Note the first audio; False where the sink's exception ended the task meanwhile."""
-        self._audio_head = data[:64] or b"\0"
-        timing = self._timing
-        if timing is not None and timing.first_audio is None and carries_audio(self.voice.format, data):
-            timing.first_audio = self._host.clock()
-        # No retry from here on, so what was sent need not be kept.
-        self._script.forget_sent()
+        """Look at the first frames: a container's header is no audio. False where the task has ended meanwhile."""
+        if not self._audio_head:
+            self._audio_head = data[:64]
+            # No retry from here on, so what was sent need not be kept.
+            self._script.forget_sent()
+        if carries_audio(self.voice.format, data):
+            self._silent = False
+            if self._timing is not None:
+                self._timing.first_audio = self._host.clock()
         return self.outcome is None
 
     def on_text(self, data: bytes) -> None:
@@ -384,13 +356,10 @@ class TaskCore:
 
     def _on_text_audio(self, data: bytes) -> None:
         """Take audio that came inside a text frame; the same as `on_binary` from there on."""
-        if self.outcome is not None or (not self._audio_head and not self._first_audio(data)):
+        if self.outcome is not None or (self._silent and not self._first_audio(data)):
             return
         self.audio_bytes += len(data)
         self._put(Audio(data) if self._wrap else data)
-        if self._bounded and self._sink is None and self.audio_bytes - self._consumed > HIGH_WATER and self._connection:
-            self._paused = True
-            self._connection.transport.pause()
 
     def _on_started(self, event: Started) -> None:
         self._progress.accept(self._host.loop.time())
@@ -425,82 +394,15 @@ class TaskCore:
             self._put(event)
             self._end("completed")
 
-    # ------------------------------------------------------------------------------------ to the consumer
-    def _put(self, item: object) -> None:
-        """Hand something over. A consumer of plain bytes (`wrap` off, no sink) gets audio only."""
-        if self.outcome is not None:
-            return
-        if self._sink is not None:
-            self._feed_sink(item)
-            return
-        if self._wrap or type(item) is bytes:
-            self._queue.append(item)
-            self._wake()
-
-    def _feed_sink(self, item: object) -> None:
-        try:
-            self._sink(item)  # type: ignore[misc]  # asked for before
-        except Exception as error:  # noqa: BLE001  # whatever the user's sink raises belongs to the user
-            self._end("failed", error)
-            self._cancel_segment()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _took(self, length: int) -> None:
-        """The consumer took `length` bytes of audio."""
-        self._consumed += length
-        if self._paused and self.audio_bytes - self._consumed < LOW_WATER:
-            self._resume()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            if self._connection is not None:
-                self._connection.transport.resume()
-
-    def _wait_for_item(self) -> asyncio.Future[None]:
-        if self._waiter is not None and not self._waiter.done():
-            raise LeaseError("two consumers read one task at once; each task has one reader.")
-        self._waiter = self._host.loop.create_future()
-        return self._waiter
-
-    async def _ready(self) -> list[Any]:
-        """Wait for something to read, and take everything that is there; an empty list is the end."""
-        while not self._queue:
-            if self.outcome is not None:
-                self._raise()
-                return []
-            await self._wait_for_item()
-        batch = list(self._queue)
-        self._queue.clear()
-        self._took(self.audio_bytes - self._consumed)
-        return batch
-
-    async def _wait_ended(self) -> None:
-        """Wait for the outcome; raise where it is a failure.
-
-        Cancellation: the task goes on.
-        """
-        if self.outcome is None:
-            future = self._host.loop.create_future()
-            self._waiters = [*(self._waiters or ()), future]
-            await future
-        self._raise()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
+    def _sink_failed(self, error: Exception) -> None:
+        self._end("failed", error)
+        self._cancel_segment()
 
     # ------------------------------------------------------------------------------------ the end
     def on_closed(self, closed: Closed) -> None:
         """Learn that the connection ended in the middle of the segment."""
-        connection, lost = self._connection, f"the connection ended during the task: {closed}"
-        self._broken(ConnectionLost(lost, close_code=closed.code))
+        connection = self._connection
+        self._broken(ConnectionLost(f"the connection ended during the task: {closed}.", close_code=closed.code))
         if connection is not None:
             connection.on_closed(closed)
 
@@ -580,8 +482,8 @@ class TaskCore:
     ) -> None:
         """Part from the connection: back to the pool, or discarded."""
         segment, connection, lease = self._segment, self._connection, self._lease
+        self._resume()  # whoever gets the connection next reads it from the start
         self._segment = self._connection = self._lease = None
-        self._resume_for_return(connection)
         if self._permit is not None:
             self._host.settle(self._permit, self.outcome or outcome, error)
             self._permit = None
@@ -594,11 +496,6 @@ class TaskCore:
         if self.outcome is not None:
             self._host.ticker.unwatch(self)
 
-    def _resume_for_return(self, connection: SpeechConnection | None) -> None:
-        if self._paused and connection is not None:
-            self._paused = False
-            connection.transport.resume()
-
     def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Give the task its one outcome."""
         if self.outcome is not None:
@@ -608,20 +505,15 @@ class TaskCore:
         if isinstance(error, SpeechPoolError):
             error.audio_delivered, error.request_id = self.audio_bytes, self.request_id
             error.endpoint = error.endpoint or host.endpoint
-        self._error = error
         if self._segment is None:
             host.ticker.unwatch(self)
         if self._permit is not None and self._segment is None:
-            host.settle(self._permit, outcome, error if isinstance(error, SpeechPoolError) else None)
+            self._permit.settle("shed")  # no connection came, so nothing was submitted
             self._permit = None
         if timing is not None:
             timing.ended = host.clock()
             host.record(self, timing)
-        self._wake()
-        for future in self._waiters or ():
-            if not future.done():
-                future.set_result(None)
-        self._waiters = None
+        self._close(error)
 
     # ------------------------------------------------------------------------------------ deadlines
     def on_tick(self, now: float) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from speechpool.errors import LeaseError
 from speechpool.protocol import Voice
 
-from .core import Sink, TaskCore
+from .core import TaskCore
+from .delivery import Sink
 from .host import TaskHost, TaskLease
 from .speech import Speech, speech_of
 from .stream import SpeechStream, Text

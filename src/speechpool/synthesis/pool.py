@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,7 +15,8 @@ from speechpool.settings import Deadlines, PoolSettings, with_overrides
 from speechpool.telemetry import Report, Telemetry
 
 from .connector import Dial, SpeechConnection, SpeechConnector
-from .core import Sink, TaskCore
+from .core import TaskCore
+from .delivery import Sink
 from .endpoint import Endpoint
 from .host import TaskHost
 from .lease import SpeechLease, synthesize
@@ -77,7 +79,7 @@ class AsyncSpeechPool:
         self._dial = dial
         self._host: TaskHost | None = None
         self._pool: Pool[SpeechConnection] | None = None
-        self._telemetry = Telemetry(name)
+        self._telemetry: Telemetry | None = None
         if self._dialect.idle_timeout is not None and self.settings.idle_timeout is None:
             self.settings = with_overrides(self.settings, {"idle_timeout": self._dialect.idle_timeout})
 
@@ -93,12 +95,13 @@ class AsyncSpeechPool:
             heartbeat=self.settings.heartbeat,
             dial=self._dial,
         )
+        self._telemetry = telemetry = Telemetry(self.name, clock=asyncio.get_running_loop().time)
         self._pool = Pool(
             connector,
             self.settings,
             name=self.name,
             connect_timeout=self.deadlines.connect,
-            on_borrowed=self._telemetry.utilisation.changed,
+            on_borrowed=telemetry.utilisation.changed,
         )
         self._host = TaskHost(
             pool=self._pool,
@@ -107,7 +110,7 @@ class AsyncSpeechPool:
             settings=self.settings,
             deadlines=self.deadlines,
             quota=self._quota,
-            telemetry=self._telemetry,
+            telemetry=telemetry,
         )
         await self._pool.open()
         return self
@@ -194,12 +197,14 @@ class AsyncSpeechPool:
 
     @property
     def telemetry(self) -> Telemetry:
-        """What was counted."""
+        """What was counted since the pool was entered."""
+        if self._telemetry is None:
+            raise self._not_open()
         return self._telemetry
 
     def report(self) -> Report:
         """Return the five signals: value, target and verdict, for the window and since the start."""
-        return self._telemetry.report(self._hosted().loop.time())
+        return self.telemetry.report()
 
     def explain(self) -> str:
         """Say in a few sentences what the pool does now, and why."""
@@ -208,13 +213,16 @@ class AsyncSpeechPool:
     # ---------------------------------------------------------------------------------- own
     def _opened(self) -> Pool[SpeechConnection]:
         if self._pool is None:
-            raise PoolClosed(f"pool {self.name!r} is not open; enter it with `async with`.")
+            raise self._not_open()
         return self._pool
 
     def _hosted(self) -> TaskHost:
         if self._host is None:
-            raise PoolClosed(f"pool {self.name!r} is not open; enter it with `async with`.")
+            raise self._not_open()
         return self._host
+
+    def _not_open(self) -> PoolClosed:
+        return PoolClosed(f"pool {self.name!r} is not open; enter it with `async with`.")
 
     def _for(self, voice: Voice) -> TaskHost:
         host = self._hosted()

@@ -75,7 +75,7 @@ class SpeechStream(TaskCore):
                     if self._paused:
                         self._took(0)
                     yield chunk
-                if self.outcome is not None:
+                if self._ended:
                     self._raise()
                     return
                 await self._wait_for_item()

@@ -104,7 +104,7 @@ class SpeechTask(TaskCore):
                 if type(event) is Audio:
                     self._took(len(event.data))
                 yield event
-            if self.outcome is not None:
+            if self._ended:
                 self._raise()
                 return
             await self._wait_for_item()

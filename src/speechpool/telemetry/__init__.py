@@ -1,0 +1,10 @@
+"""Telemetry: counters, histograms, the five signals and their targets."""
+
+from .histogram import Histogram
+from .report import Report
+from .signals import Signal, Signals, Verdict
+from .telemetry import Telemetry
+from .totals import Totals
+from .utilisation import Utilisation
+
+__all__ = ["Histogram", "Report", "Signal", "Signals", "Telemetry", "Totals", "Utilisation", "Verdict"]

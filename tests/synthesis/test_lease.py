@@ -1,0 +1,104 @@
+"""Borrow once, run any number of consecutive tasks."""
+
+import asyncio
+
+import pytest
+from harness import VOICE, pool_and_server, run, settle
+
+from speechpool import LeaseError, PoolTimeout
+from speechpool.protocol.cosyvoice import CancelTask, FinishTask
+
+
+def test_consecutive_tasks_run_on_one_connection():
+    async def main():
+        async with pool_and_server() as (pool, server):
+            async with pool.borrow(timeout=5.0) as lease:
+                assert (await lease.synthesize("One.", VOICE)).audio == b"One."
+                async with lease.task(VOICE) as task:
+                    await task.send("Two.")
+                    await task.finish()
+                    await task.wait() if False else [event async for event in task]
+                assert [chunk async for chunk in lease.stream("Three.", VOICE)] == [b"Three."]
+                assert pool.stats.borrowed == 1
+            assert pool.stats.borrowed == 0
+            assert sum(bool(one.index) for one in server.sessions) == 1
+
+    run(main())
+
+
+def test_the_next_task_waits_until_a_cancelled_one_has_ended_on_the_wire():
+    async def main():
+        async with pool_and_server(max_size=1) as (pool, server):
+            server.hooks[CancelTask] = lambda session, _: True
+            async with pool.borrow() as lease:
+                async with lease.task(VOICE) as first:
+                    await first.send("One.")
+                    await settle()
+                following = asyncio.create_task(lease.synthesize("Two.", VOICE))
+                await settle()
+                assert len(server.tasks) == 1
+                server.sessions[0].send(server.sessions[0].protocol.finished(0))
+                assert (await following).audio == b"Two."
+            assert len(server.sessions) == 1
+
+    run(main())
+
+
+def test_two_tasks_at_once_on_one_lease_are_refused():
+    async def main():
+        async with pool_and_server() as (pool, server):
+            server.hooks[FinishTask] = lambda session, _: True
+            async with pool.borrow() as lease:
+                first = asyncio.create_task(lease.synthesize("One.", VOICE))
+                second = asyncio.create_task(lease.synthesize("Two.", VOICE))
+                await settle()
+                with pytest.raises(LeaseError, match="at once"):
+                    await lease.synthesize("Three.", VOICE)
+                for one in (first, second):
+                    one.cancel()
+                await asyncio.gather(first, second, return_exceptions=True)
+
+    run(main())
+
+
+def test_a_lease_that_lost_its_connection_between_two_tasks_gets_another_one():
+    async def main():
+        async with pool_and_server(max_size=1) as (pool, server):
+            async with pool.borrow() as lease:
+                await lease.synthesize("One.", VOICE)
+                server.sessions[0].connection.abort()
+                await settle()
+                assert (await lease.synthesize("Two.", VOICE)).audio == b"Two."
+            assert len(server.sessions) == 2
+            await settle()
+            assert pool.stats.idle == 1
+
+    run(main())
+
+
+def test_leaving_with_a_running_task_cancels_it_and_returns_the_connection_when_confirmed():
+    async def main():
+        async with pool_and_server(max_size=1) as (pool, server):
+            async with pool.borrow() as lease:
+                task = lease.task(VOICE)
+                await task.__aenter__()
+                await task.send("One.")
+                await settle()
+            assert task.outcome == "cancelled"
+            await settle()
+            assert pool.stats.idle == 1
+            assert len(server.sessions) == 1
+            with pytest.raises(LeaseError, match="not held"):
+                await lease.synthesize("Two.", VOICE)
+
+    run(main())
+
+
+def test_borrowing_has_its_own_timeout():
+    async def main():
+        async with pool_and_server(max_size=1) as (pool, _), pool.borrow():
+            with pytest.raises(PoolTimeout):
+                async with pool.borrow(timeout=0.0):
+                    pass
+
+    run(main())
