@@ -15,6 +15,7 @@ from speechpool.protocol.cosyvoice import (
     ServerSession,
     State,
 )
+from speechpool.testing.clock import run as run_on_virtual_clock
 from speechpool.testing.memory import MemoryNetwork
 from speechpool.transport import Accepted
 
@@ -155,3 +156,6 @@ async def settle(turns=20):
 def run(main):
     """Run one coroutine on a loop of its own."""
     return asyncio.run(main)
+
+
+run_virtual = run_on_virtual_clock
