@@ -15,6 +15,7 @@ from speechpool.protocol.cosyvoice import (
     CosyVoice,
     FinishTask,
     FlushTask,
+    LateCancel,
     Malformed,
     Refused,
     RunTask,
@@ -96,6 +97,16 @@ def test_cancel_ends_audio_at_once_and_the_connection_is_idle_after_the_answer()
     assert segment.feed(event("result-generated", payload={"output": {"type": "sentence-begin"}})) == ()
     assert not segment.stray
     assert segment.feed(server.finished(0)) == (Finished(0),)
+    assert server.state is State.IDLE
+
+
+def test_a_cancel_that_crosses_the_end_is_no_error():
+    segment, server = running()
+    server.feed(segment.text("a"))
+    server.feed(segment.finish())
+    end, cancel = server.finished(1), segment.cancel()
+    assert server.feed(cancel) == LateCancel()
+    assert segment.feed(end) == (Finished(1),)
     assert server.state is State.IDLE
 
 
@@ -283,7 +294,7 @@ def test_a_server_answers_any_frames_with_an_instruction_or_a_typed_error(frames
             instruction = server.feed(frame)
         except (Malformed, Refused):
             continue
-        assert isinstance(instruction, RunTask | ContinueTask | FlushTask | FinishTask | CancelTask)
+        assert isinstance(instruction, RunTask | ContinueTask | FlushTask | FinishTask | CancelTask | LateCancel)
 
 
 class Mirror:

@@ -9,6 +9,7 @@ from speechpool.protocol.cosyvoice import (
     ContinueTask,
     FinishTask,
     FlushTask,
+    LateCancel,
     Malformed,
     Refused,
     RunTask,
@@ -63,6 +64,8 @@ class Session:
     def behave(self, instruction):
         match instruction:
             case RunTask():
+                self.server.used.append(self)
+                self.index = self.characters = 0
                 self.send(self.protocol.started())
             case ContinueTask(text):
                 self.speak(text)
@@ -72,6 +75,8 @@ class Session:
                 self.send(self.protocol.finished(self.characters))
             case CancelTask():
                 self.send(self.protocol.finished(self.characters))
+            case LateCancel():
+                pass
 
     def send(self, frame, binary=False):
         if self.connection.closed is None:
@@ -107,6 +112,7 @@ class Server:
         self.network = network
         self.sessions = []
         self.received = []
+        self.used = []  # the sessions of the tasks, in order
         self.refused = []
         self.hooks = {}
         self.ended = 0

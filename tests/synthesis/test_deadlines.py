@@ -28,6 +28,7 @@ def half(session, instruction):
 def test_a_silent_server_ends_the_task_within_its_deadline(step, hook, phase, limit):
     async def main():
         async with pool_and_server(deadlines=LIMITS, retry=0) as (pool, server):
+            server.hooks[FinishTask] = ignore
             server.hooks[step] = hook
             began = asyncio.get_running_loop().time()
             with pytest.raises(FirstAudioTimeout) as caught:
@@ -98,7 +99,7 @@ def test_the_whole_task_is_bounded():
             def drip(session, instruction):
                 async def forever():
                     session.begin(instruction.text)
-                    while session.connection.closed is None and server.ended == 0:
+                    while session.connection.closed is None:
                         session.audio(b"x")
                         await asyncio.sleep(1)
 
@@ -106,6 +107,7 @@ def test_the_whole_task_is_bounded():
                 return True
 
             server.hooks[ContinueTask] = drip
+            server.hooks[FinishTask] = ignore
             server.hooks[CancelTask] = lambda session, _: server.dripping.cancel() and None
             with pytest.raises(FirstAudioTimeout) as caught:
                 await pool.synthesize("Hello.", VOICE)
@@ -150,12 +152,13 @@ def test_borrowing_is_bounded_and_the_error_says_what_to_do():
 def test_no_deadline_runs_while_it_is_turned_off():
     async def main():
         off = Deadlines(start=None, first_audio=None, gap=None, total=None, cancel=None)
-        async with pool_and_server(deadlines=off) as (pool, server):
+        async with pool_and_server(deadlines=off, max_size=1, leak_after=None) as (pool, server):
             server.hooks[RunTask] = ignore
             caller = asyncio.create_task(pool.synthesize("Hello.", VOICE))
             await asyncio.sleep(3600)
             assert not caller.done()
-            server.sessions[-1].send(server.sessions[-1].protocol.started())
+            (session,) = server.open
+            session.send(session.protocol.started())
             assert (await caller).audio == b"Hello."
 
     run_virtual(main())

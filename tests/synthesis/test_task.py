@@ -157,7 +157,7 @@ def test_leaving_without_finish_cancels_and_the_connection_goes_back_warm():
                 await task.send("Hello.")
             assert task.outcome == "cancelled"
             assert (await pool.synthesize("Next.", VOICE)).audio == b"Next."
-            assert isinstance(server.received[2], CancelTask)
+            assert [type(one) for one in server.received[:2]] == [RunTask, CancelTask]
             assert len(server.sessions) == 1
 
     run(main())
@@ -209,7 +209,7 @@ def test_audio_in_flight_after_a_cancel_reaches_nobody():
 def test_a_cancelled_caller_is_a_cancelled_task():
     async def main():
         async with pool_and_server(max_size=1) as (pool, server):
-            server.hooks[ContinueTask] = lambda session, _: True
+            server.hooks[ContinueTask] = server.hooks[FinishTask] = lambda session, _: True
             caller = asyncio.create_task(pool.synthesize("Hello.", VOICE))
             await settle()
             caller.cancel()
@@ -218,17 +218,23 @@ def test_a_cancelled_caller_is_a_cancelled_task():
             await settle()
             assert isinstance(server.received[-1], CancelTask)
             assert pool.stats.idle == 1
-            assert pool.report().lifetime.error_rate.value in {None, 0.0}
+            assert pool.telemetry.lifetime().cancelled == 1
+            assert pool.telemetry.lifetime().failed == 0
 
     run(main())
 
 
-def test_t37_stray_frames_make_the_connection_useless():
+def test_t37_a_duplicate_end_makes_the_connection_useless():
     async def main():
         async with pool_and_server(max_size=1) as (pool, server):
-            server.hooks[FinishTask] = lambda session, _: session.send(
-                session.protocol.finished(1).replace(session.protocol.task_id.encode(), b"e" * 32)
-            )
+
+            def twice(session, _):
+                end = session.protocol.finished(session.characters)
+                session.send(end)
+                session.send(end)
+                return True
+
+            server.hooks[FinishTask] = twice
             assert (await pool.synthesize("One.", VOICE)).audio == b"One."
             server.hooks.clear()
             await settle()

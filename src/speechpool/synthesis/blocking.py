@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
@@ -81,11 +80,11 @@ class _LoopThread:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform != "win32":
+    try:
         import uvloop
-
-        return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+    except ImportError:  # there is none for Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 _thread = _LoopThread()

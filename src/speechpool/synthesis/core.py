@@ -246,8 +246,9 @@ class TaskCore(Delivery):
         self._pump()
 
     def _finish(self) -> None:
-        if self._script.finished or self.outcome is not None:
+        if self._script.finished:
             return
+        self._check_open()
         self._script.finish()
         self._progress.finishing = True
         self._owe()
@@ -501,7 +502,7 @@ class TaskCore(Delivery):
         if self.outcome is not None:
             return
         host, timing = self._host, self._timing
-        self.outcome = outcome
+        self.outcome, self._error = outcome, error
         if isinstance(error, SpeechPoolError):
             error.audio_delivered, error.request_id = self.audio_bytes, self.request_id
             error.endpoint = error.endpoint or host.endpoint
@@ -513,7 +514,7 @@ class TaskCore(Delivery):
         if timing is not None:
             timing.ended = host.clock()
             host.record(self, timing)
-        self._close(error)
+        self._close()
 
     # ------------------------------------------------------------------------------------ deadlines
     def on_tick(self, now: float) -> None:

@@ -142,9 +142,9 @@ class Delivery:
         if self._error is not None:
             raise self._error
 
-    def _close(self, error: BaseException | None) -> None:
+    def _close(self) -> None:
         """Nothing follows: let everybody who waits look again."""
-        self._ended, self._error = True, error
+        self._ended = True
         self._wake()
         for future in self._waiters or ():
             if not future.done():

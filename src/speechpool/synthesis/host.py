@@ -31,7 +31,9 @@ log = logging.getLogger("speechpool.synthesis")
 class TaskLease(Protocol):
     """A connection for the time of one task: a lease of the pool, or a turn on a lease of the caller."""
 
-    connection: SpeechConnection
+    @property
+    def connection(self) -> SpeechConnection:
+        """The connection."""
 
     @property
     def reused(self) -> bool:

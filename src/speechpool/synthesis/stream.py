@@ -102,7 +102,8 @@ class SpeechStream(TaskCore):
                     held = ""
                     if self._progress.started and self._connection is not None:
                         await self._connection.transport.drain()
-            self._finish()
+            if self.outcome is None:
+                self._finish()
         except SpeechPoolError as error:
             self._fail_text(error)
         except Exception as error:  # noqa: BLE001  # the caller's iterator may raise anything, and must see it again

@@ -40,7 +40,7 @@ class SpeechTask(TaskCore):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and self._script.finished and self._sink is not None:
+        if kind is None and self._sink is not None and (self._script.finished or self._ended):
             try:
                 await self._wait_ended()
             finally:

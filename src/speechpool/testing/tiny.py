@@ -32,11 +32,11 @@ class Tiny:
     """See the module."""
 
     name = "tiny"
-    tasks_per_connection = 1
+    tasks_per_connection: int | None = 1
     begins_with_text = True
     text_may_follow = False
     can_cancel = False
-    idle_timeout = None
+    idle_timeout: float | None = None
 
     def path(self, voice: Voice | None) -> str:
         """Return the path, which names the voice where there is one."""

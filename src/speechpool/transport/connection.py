@@ -1,7 +1,7 @@
 """What the floors above know of a WebSocket: eight methods, one owner, plain calls.
 
-A connection has one owner at a time. Frames go to it by a plain call on the event loop, not through a queue: a queue and
-a consumer coroutine would cost 40 to 50 % more CPU for each task. Whoever wants `async for` builds it above.
+A connection has one owner at a time. Frames go to it by a plain call on the event loop, not through a queue: a queue
+and a consumer coroutine would cost 40 to 50 % more CPU for each task. Whoever wants `async for` builds it above.
 
 Two versions stand under one contract test (tests/transport/test_contract.py): `speechpool.transport.websocket` over
 picows, and `speechpool.testing.memory` without a socket.

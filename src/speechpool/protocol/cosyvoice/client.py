@@ -30,12 +30,12 @@ class CosyVoice:
     """The dialect of CosyVoice and Qwen-Audio-TTS: any voice and format follows any other on one connection."""
 
     name = "cosyvoice"
-    tasks_per_connection = None
+    tasks_per_connection: int | None = None
     begins_with_text = False
     text_may_follow = True
     can_cancel = True
     # The server closes an idle connection after 60 s (API reference); the margin covers its clock and the way.
-    idle_timeout = 50.0
+    idle_timeout: float | None = 50.0
 
     def __init__(self) -> None:
         # Everything of run-task but the id is the same for each task of a voice.

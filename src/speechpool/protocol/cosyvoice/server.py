@@ -30,6 +30,7 @@ __all__ = [
     "FinishTask",
     "FlushTask",
     "Instruction",
+    "LateCancel",
     "Malformed",
     "Refused",
     "RunTask",
@@ -66,7 +67,11 @@ class CancelTask(msgspec.Struct, frozen=True, gc=False):
     """End now, without more audio."""
 
 
-Instruction = RunTask | ContinueTask | FlushTask | FinishTask | CancelTask
+class LateCancel(msgspec.Struct, frozen=True, gc=False):
+    """A cancel that crossed the end of its task on the way: there is nothing to do."""
+
+
+Instruction = RunTask | ContinueTask | FlushTask | FinishTask | CancelTask | LateCancel
 """Everything that `ServerSession.feed` can answer."""
 
 
@@ -138,6 +143,8 @@ class ServerSession:
             raise Refused(INVALID_PARAMETER, f"Missing required parameter 'payload.input'! {_FOLLOW}")
         if action == "finish-task":
             if given.directive == "cancel":
+                if self.state is State.IDLE:
+                    return LateCancel()
                 self._order(Step.CANCEL, action)
                 return CancelTask()
             self._order(Step.FINISH, action)
