@@ -1,15 +1,22 @@
 """What every test has to obey: it leaves no socket, pipe, thread or child process behind."""
 
+import asyncio
 import gc
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
 FDS = Path("/proc/self/fd")
 KEPT_THREADS = ("speechpool", "asyncio_", "pytest_timeout")
 """Threads that live as long as the process: the loop of SpeechPool, executors of loops, and the watchdog of the tests."""
+
+
+# libuv keeps one pipe for the signals of the whole process; made now, it belongs to no test.
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(asyncio.sleep(0))
 
 
 def descriptors():

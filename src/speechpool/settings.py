@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from .errors import SettingsError
 
-__all__ = ["Deadlines", "Overflow", "PoolSettings", "Setting", "with_overrides"]
+__all__ = ["CheckedSettings", "Deadlines", "Overflow", "PoolSettings", "Setting", "setting", "with_overrides"]
 
 Overflow = Literal["wait", "fail", "grow"]
 """What a borrower meets when all connections are borrowed: a queue, an error, or an extra connection."""
@@ -34,12 +34,13 @@ class Setting:
     reason: str
 
 
-def _setting(default: Any, minimum: float, unit: str, reason: str) -> Any:
+def setting(default: Any, minimum: float, unit: str, reason: str) -> Any:
+    """Return a field with its default, its minimum (inclusive), its unit and the reason for the default."""
     return field(default=default, metadata={"minimum": minimum, "unit": unit, "reason": reason})
 
 
-class _Checked:
-    """Checks each field of a settings class against its own metadata."""
+class CheckedSettings:
+    """Base of settings: checks each field against its own metadata when the object is made."""
 
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -79,37 +80,35 @@ def _check(owner: str, each: dataclasses.Field[Any], value: object) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings(_Checked):
+class PoolSettings(CheckedSettings):
     """How many connections a pool keeps, how long they live, and how long borrowers wait.
 
     Raises:
         SettingsError: A value is below its minimum, of the wrong kind, or at odds with another one.
     """
 
-    max_size: int = _setting(20, 1, "connections", "the official pool's default; plan 1.6 x the expected peak")
-    min_size: int | None = _setting(
-        None, 0, "connections", "None: max_size, so that every task finds a warm connection"
-    )
-    max_idle: int | None = _setting(None, 0, "connections", "None: max_size; idle ones beyond it are closed on return")
-    idle_timeout: float | None = _setting(None, 0.05, "s", "None: the provider's profile (DashScope: 50 s)")
-    max_lifetime: float | None = _setting(None, 0.1, "s", "None: the provider's profile (DashScope documents no limit)")
-    max_opening: int = _setting(8, 1, "connections", "dials at once: fast warm-up, yet no herd on the endpoint")
-    max_replacing: int = _setting(4, 1, "connections", "replacements in flight beyond max_size")
-    borrow_timeout: float | None = _setting(10.0, 0.0, "s", "a caller that waits longer has usually lost its listener")
-    max_waiting: int | None = _setting(None, 0, "callers", "None: 10 x max_size; beyond it borrowing fails at once")
-    close_timeout: float = _setting(2.0, 0.01, "s", "how long a peer may take to answer a close")
-    leak_after: float | None = _setting(
+    max_size: int = setting(20, 1, "connections", "the official pool's default; plan 1.6 x the expected peak")
+    min_size: int | None = setting(None, 0, "connections", "None: max_size, so that every task finds a warm connection")
+    max_idle: int | None = setting(None, 0, "connections", "None: max_size; idle ones beyond it are closed on return")
+    idle_timeout: float | None = setting(None, 0.05, "s", "None: the provider's profile (DashScope: 50 s)")
+    max_lifetime: float | None = setting(None, 0.1, "s", "None: the provider's profile (DashScope documents no limit)")
+    max_opening: int = setting(8, 1, "connections", "dials at once: fast warm-up, yet no herd on the endpoint")
+    max_replacing: int = setting(4, 1, "connections", "replacements in flight beyond max_size")
+    borrow_timeout: float | None = setting(10.0, 0.0, "s", "a caller that waits longer has usually lost its listener")
+    max_waiting: int | None = setting(None, 0, "callers", "None: 10 x max_size; beyond it borrowing fails at once")
+    close_timeout: float = setting(2.0, 0.01, "s", "how long a peer may take to answer a close")
+    leak_after: float | None = setting(
         120.0, 0.05, "s", "a lease held longer is reported with the stack that borrowed it"
     )
-    overflow: Overflow = _setting("wait", 0, "choice", "waiting bounds concurrency; 'grow' is the official SDK's way")
-    open_backoff: float = _setting(0.1, 0.001, "s", "first pause after a failed dial; doubles, with full jitter")
-    open_backoff_cap: float = _setting(2.0, 0.001, "s", "longest pause while somebody waits")
-    open_backoff_idle_cap: float = _setting(15.0, 0.001, "s", "longest pause while nobody waits")
-    heartbeat: float | None = _setting(20.0, 0.02, "s", "ping after this silence; None: no pings")
-    retry: int = _setting(2, 0, "attempts", "retries of one task before its first audio; 0 turns them off")
+    overflow: Overflow = setting("wait", 0, "choice", "waiting bounds concurrency; 'grow' is the official SDK's way")
+    open_backoff: float = setting(0.1, 0.001, "s", "first pause after a failed dial; doubles, with full jitter")
+    open_backoff_cap: float = setting(2.0, 0.001, "s", "longest pause while somebody waits")
+    open_backoff_idle_cap: float = setting(15.0, 0.001, "s", "longest pause while nobody waits")
+    heartbeat: float | None = setting(20.0, 0.02, "s", "ping after this silence; None: no pings")
+    retry: int = setting(2, 0, "attempts", "retries of one task before its first audio; 0 turns them off")
 
     def __post_init__(self) -> None:
-        _Checked.__post_init__(self)
+        CheckedSettings.__post_init__(self)
         if self.min_size is not None and self.min_size > self.max_size:
             raise SettingsError(
                 f"PoolSettings.min_size = {self.min_size} is above max_size = {self.max_size}; lower the one or "
@@ -140,19 +139,19 @@ class PoolSettings(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines(_Checked):
+class Deadlines(CheckedSettings):
     """How long each part of a task may take. None turns a deadline off.
 
     Raises:
         SettingsError: A value is below its minimum or of the wrong kind.
     """
 
-    connect: float | None = _setting(10.0, 0.01, "s", "DNS, TCP, TLS and handshake; across borders up to 3 s is normal")
-    start: float | None = _setting(10.0, 0.01, "s", "run-task to task-started; the official SDK waits 10 s, too")
-    first_audio: float | None = _setting(10.0, 0.01, "s", "200 to 800 ms is normal after the text")
-    gap: float | None = _setting(10.0, 0.01, "s", "silence in the middle of audio that the server owes")
-    total: float | None = _setting(600.0, 0.01, "s", "the official SDK's limit for one task")
-    cancel: float | None = _setting(2.0, 0.01, "s", "how long a cancelled task may hold its connection")
+    connect: float | None = setting(10.0, 0.01, "s", "DNS, TCP, TLS and handshake; across borders up to 3 s is normal")
+    start: float | None = setting(10.0, 0.01, "s", "run-task to task-started; the official SDK waits 10 s, too")
+    first_audio: float | None = setting(10.0, 0.01, "s", "200 to 800 ms is normal after the text")
+    gap: float | None = setting(10.0, 0.01, "s", "silence in the middle of audio that the server owes")
+    total: float | None = setting(600.0, 0.01, "s", "the official SDK's limit for one task")
+    cancel: float | None = setting(2.0, 0.01, "s", "how long a cancelled task may hold its connection")
 
 
 def with_overrides(settings: _Settings, overrides: Mapping[str, object]) -> _Settings:

@@ -1,0 +1,343 @@
+"""Who speaks: the interface that the service stands on, and the backend that speaks on this machine.
+
+    session ──text, flush, finish, cancel──▶ Speech
+    session ◀──sentence begin, audio, sentence end, finished | failed── Listener
+
+Everything here runs on one event loop; engines work elsewhere (`players`, `scheduler`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+from speechpool.audio import SAMPLE_RATES
+from speechpool.errors import SettingsError
+from speechpool.protocol.events import Word
+
+from .encoding import new_encoder
+from .engines import Engine, PacedEngine, Sentence, SynthesisEngine, load_engine
+from .engines.scripts import foreign_script
+from .pacing import Pacer
+from .players import PacedPlayer, Player, ThreadedPlayer
+from .scheduler import Scheduler
+from .speaking import INVALID_PARAMETER, THROTTLED, LocalSpeech
+from .voices import VoiceProfile
+
+__all__ = [
+    "Backend",
+    "BackendRefusal",
+    "Listener",
+    "LocalBackend",
+    "Speech",
+    "SpeechParameters",
+    "Word",
+]
+
+
+class BackendRefusal(Exception):
+    """The backend does not take a task.
+
+    Attributes:
+        code: The provider's error code.
+        message: The provider's words, or ours where it documents none.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechParameters:
+    """What a task asks for, read from the wire by the session.
+
+    Attributes:
+        model: Any name; the local backend takes all.
+        voice: A name of `Backend.voices`.
+        format: `pcm`, `wav` or `mp3`.
+        sample_rate: Hertz, one of `speechpool.audio.SAMPLE_RATES`.
+        bit_rate: kbit/s for mp3, 6 to 510; brought into what MPEG allows. None leaves it to the backend.
+        volume: 0 (silent) to 100, linear; 50 is the voice as it is.
+        rate: 0.5 to 2.
+        pitch: 0.5 to 2.
+        seed: 0 to 65,535.
+        word_timestamps: The client wants word times. The local backend always gives them.
+    """
+
+    model: str = ""
+    voice: str
+    format: str
+    sample_rate: int
+    bit_rate: int | None = None
+    volume: float = 50
+    rate: float = 1.0
+    pitch: float = 1.0
+    seed: int = 0
+    word_timestamps: bool = False
+
+
+class Listener(Protocol):
+    """Whom a speech tells. Every call comes on the event loop, and none from inside `Backend.open`."""
+
+    def on_sentence_begin(self, index: int, text: str) -> None:
+        """Sentence `index`, from 0, begins."""
+
+    def on_audio(self, data: bytes) -> None:
+        """Take the next bytes of the stream. The very last may come after the last sentence's end."""
+
+    def on_sentence_end(self, index: int, text: str, words: tuple[Word, ...], characters: int) -> None:
+        """Sentence `index` ends; `characters` is the running total of the task, by the provider's counting."""
+
+    def on_finished(self, characters: int) -> None:
+        """Everything was spoken. The last call, unless the task fails."""
+
+    def on_failed(self, code: str, message: str) -> None:
+        """The task cannot go on. The last call."""
+
+
+class Speech(Protocol):
+    """One task that is being spoken. Every method is called on the event loop, and returns at once."""
+
+    def text(self, text: str) -> None:
+        """Take more text. Complete sentences are spoken at once; may call `on_failed` before it returns."""
+
+    def flush(self) -> None:
+        """Speak what is there, complete or not."""
+
+    def finish(self) -> None:
+        """Speak what is there, then end with `on_finished`."""
+
+    def cancel(self) -> None:
+        """End now; the listener is not called any more."""
+
+    def pause(self) -> None:
+        """The listener's socket is full: make no more audio. What is being made (two seconds at most) still comes."""
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+
+
+class Backend(Protocol):
+    """Who speaks.
+
+    Attributes:
+        name: Of the kind of backend.
+        engine: Who makes the speech.
+        profile: The engine's profile, where it has several.
+    """
+
+    @property
+    def name(self) -> str:
+        """The kind of backend."""
+
+    @property
+    def engine(self) -> str:
+        """Who makes the speech."""
+
+    @property
+    def profile(self) -> str | None:
+        """The engine's profile, where it has several."""
+
+    def open(self, task_id: str, parameters: SpeechParameters, listener: Listener) -> Speech:
+        """Begin a task.
+
+        Raises:
+            BackendRefusal: It is not taken; the code says why.
+        """
+
+    def voices(self) -> Sequence[VoiceProfile]:
+        """Return the voices, by name."""
+
+    async def start(self) -> None:
+        """Get ready; may take seconds.
+
+        Cancellation: call `close`.
+        """
+
+    async def close(self) -> None:
+        """Stop. Speeches that run are dropped, without a word to their listeners.
+
+        Cancellation: the work stops all the same.
+        """
+
+    async def measure_rate(self) -> float:
+        """Return how many seconds of speech this machine makes in a second, on all its cores; measured once."""
+
+
+_RANGES: Final = {"volume": (0, 100), "rate": (0.5, 2.0), "pitch": (0.5, 2.0), "seed": (0, 65535), "bit_rate": (6, 510)}
+_UNKNOWN_VOICE: Final = "[tts:]Engine return error code: 418"
+_SPOKEN_FORMATS: Final = ("pcm", "wav", "mp3")
+_SAMPLE_TEXT: Final = (
+    "The quick brown fox jumps over the lazy dog, while the old farmer watches from the porch of his house."
+)
+
+
+class LocalBackend:
+    """Speaks on this machine.
+
+    Args:
+        engine: The name of an installed engine, or an engine.
+        profile: One of the engine's profiles; None is its default.
+        seed: Of what an engine draws by lot.
+        workers: Threads that synthesise; None: one a core.
+        max_queue: Tasks that may wait for their first audio; the next ones are refused with a throttling error.
+
+    Raises:
+        SettingsError: The engine or the profile is unknown, or a package is missing.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        engine: str | Engine = "hibari",
+        *,
+        profile: str | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+        max_queue: int = 200,
+    ) -> None:
+        if max_queue < 1 or (workers is not None and workers < 1):
+            raise SettingsError(f"max_queue = {max_queue} and workers = {workers} must be at least 1.")
+        self._engine: Any = load_engine(engine, profile=profile, seed=seed) if isinstance(engine, str) else engine
+        self._scheduler: Scheduler | None = None
+        self._pacer: Pacer | None = None
+        if isinstance(self._engine, SynthesisEngine):
+            self._scheduler = Scheduler(workers=workers, max_queue=max_queue)
+        self._speeches: set[LocalSpeech] = set()
+        self._rate: float | None = None
+        self._started = False
+
+    @property
+    def engine(self) -> str:
+        """The engine's name."""
+        name: str = self._engine.name
+        return name
+
+    @property
+    def profile(self) -> str | None:
+        """The engine's profile, where it has several."""
+        profile: str | None = self._engine.profile
+        return profile
+
+    @property
+    def speaking(self) -> int:
+        """Tasks that are open now."""
+        return len(self._speeches)
+
+    def voices(self) -> list[VoiceProfile]:
+        """Return the voices, by name."""
+        return sorted(self._engine.voices().values(), key=lambda voice: voice.name)
+
+    async def start(self) -> None:
+        """Load the engine off the event loop, and start the workers.
+
+        Cancellation: call `close`.
+        """
+        await asyncio.to_thread(self._engine.load)
+        if self._scheduler is not None:
+            self._scheduler.start()
+        else:
+            self._pacer = Pacer()
+        self._started = True
+
+    async def close(self) -> None:
+        """Drop the speeches that run, and stop the workers.
+
+        Cancellation: the workers stop all the same.
+        """
+        self._started = False
+        for speech in list(self._speeches):
+            speech.cancel()
+        if self._pacer is not None:
+            self._pacer.close()
+        if self._scheduler is not None:
+            await self._scheduler.close()
+
+    def open(self, task_id: str, parameters: SpeechParameters, listener: Listener) -> LocalSpeech:
+        """Begin a task.
+
+        Raises:
+            BackendRefusal: A parameter is out of range, the voice is unknown, or too many tasks wait.
+        """
+        if not self._started:
+            raise BackendRefusal("ServiceUnavailable", "The service is not ready.")
+        voice = self._check(parameters)
+        player = self._player(task_id, parameters, voice)
+        speech = LocalSpeech(player, listener, refusal=self._refusal, on_over=self._speeches.discard)
+        self._speeches.add(speech)
+        return speech
+
+    def _player(self, task_id: str, parameters: SpeechParameters, voice: VoiceProfile) -> Player:
+        if self._scheduler is not None:
+            if self._scheduler.full:
+                raise BackendRefusal(*THROTTLED)
+            return ThreadedPlayer(self._scheduler, self._engine, voice, parameters)
+        assert self._pacer is not None  # noqa: S101  # made by start
+        return PacedPlayer(self._pacer, self._engine, task_id, parameters)
+
+    def _check(self, parameters: SpeechParameters) -> VoiceProfile:
+        """Return the voice that is asked for, if everything else is in order, too."""
+        for name, (low, high) in _RANGES.items():
+            value = getattr(parameters, name)
+            if value is not None and not low <= value <= high:
+                raise _invalid(f"{name} {value:g} is out of range; it goes from {low:g} to {high:g}.")
+        formats = self._engine.formats if isinstance(self._engine, PacedEngine) else _SPOKEN_FORMATS
+        if parameters.format not in formats:
+            raise _invalid(
+                f"format {parameters.format!r} is not offered yet by engine {self.engine!r}; ask for "
+                f"{' or '.join(formats)}."
+            )
+        if parameters.sample_rate not in SAMPLE_RATES:
+            rates = ", ".join(map(str, SAMPLE_RATES))
+            raise _invalid(f"sample_rate {parameters.sample_rate} is not offered; choose one of {rates} (Hz).")
+        voice: VoiceProfile | None = self._engine.voices().get(parameters.voice)
+        if voice is None:
+            raise _invalid(_UNKNOWN_VOICE)
+        return voice
+
+    def _refusal(self, text: str) -> str | None:
+        if self._engine.speaks(text):
+            return None
+        script = foreign_script(text)
+        what = f"{script} text" if script else "this text"
+        return f"No loaded engine speaks {what}; engine {self.engine!r} would have to leave it out."
+
+    async def measure_rate(self) -> float:
+        """Return how many seconds of speech all workers make in a second, mp3 included; infinite for a paced engine.
+
+        One core is measured, which should be idle, and counted as often as there are workers (two bring 1.95 times as
+        much). The result is kept.
+
+        Cancellation: the measurement ends by itself, and is lost.
+        """
+        if self._scheduler is None:
+            return math.inf
+        if self._rate is None:
+            one = await asyncio.to_thread(partial(_measure, self._engine))
+            self._rate = one * self._scheduler.workers
+        return self._rate
+
+
+def _invalid(message: str) -> BackendRefusal:
+    return BackendRefusal(INVALID_PARAMETER, message)
+
+
+def _measure(engine: SynthesisEngine) -> float:
+    voice = next(iter(engine.voices().values()))
+    best = 0.0
+    for seed in range(3):
+        encoder = new_encoder("mp3", 22050, source_rate=engine.sample_rate)
+        begin, samples = time.perf_counter(), 0
+        for chunk in engine.synthesize(Sentence(text=_SAMPLE_TEXT, voice=voice, seed=seed)):
+            samples += len(chunk.samples)
+            encoder.encode(chunk.samples)
+        best = max(best, samples / engine.sample_rate / (time.perf_counter() - begin))
+    return best

@@ -1,0 +1,200 @@
+"""Who turns the sentences of one task into audio: on worker threads, or at the pace of a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from .encoding import Encoder, new_encoder
+from .engines import PacedEngine, Sentence, SynthesisEngine, Take, Track
+from .pacing import Pacer
+from .scheduler import Job, Scheduler, Step
+from .voices import VoiceProfile
+
+if TYPE_CHECKING:
+    from .backend import SpeechParameters
+
+__all__ = ["PacedPlayer", "Performance", "Player", "ThreadedPlayer", "sentence_seed"]
+
+Hear = Callable[[Step], None]
+End = Callable[[Exception | None], None]
+
+
+class Performance(Protocol):
+    """One sentence that is being spoken. Every method is called on the event loop."""
+
+    def cancel(self) -> None:
+        """Say nothing more, not even that it ended."""
+
+    def pause(self) -> None:
+        """Make no more audio; what is being made now may still come."""
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+
+
+class Player(Protocol):
+    """Speaks the sentences of one task, one at a time."""
+
+    def play(self, text: str, *, first: bool, hear: Hear, end: End) -> Performance:
+        """Begin a sentence. Nothing is called before this returns.
+
+        Raises:
+            QueueFull: Too many listeners wait already.
+        """
+
+    def flush(self) -> bytes:
+        """End the stream, and return its last bytes."""
+
+
+def sentence_seed(text: str, parameters: SpeechParameters) -> int:
+    """Return the seed of a sentence: the same for the same text, voice and parameters, on every machine."""
+    key = (text, parameters.voice, float(parameters.rate), float(parameters.pitch), parameters.seed)
+    digest = hashlib.blake2b(repr(key).encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+class ThreadedPlayer:
+    """Synthesises and encodes on the workers of a scheduler."""
+
+    def __init__(
+        self, scheduler: Scheduler, engine: SynthesisEngine, voice: VoiceProfile, parameters: SpeechParameters
+    ) -> None:
+        self._scheduler = scheduler
+        self._engine = engine
+        self._voice = voice
+        self._parameters = parameters
+        self._deadline = 0.0
+        # Made by the first step. Steps of a task follow each other, so no two threads ever hold it at once.
+        self._encoder: Encoder | None = None
+
+    def play(self, text: str, *, first: bool, hear: Hear, end: End) -> Performance:
+        """Queue the sentence at the moment when its listener runs out of audio."""
+
+        def ended(error: Exception | None) -> None:
+            self._deadline = job.deadline
+            end(error)
+
+        deadline = max(self._deadline, self._scheduler.now)
+        job = Job(self._steps(text), deadline=deadline, first=first, on_step=hear, on_end=ended)
+        self._scheduler.submit(job)
+        return _Scheduled(self._scheduler, job)
+
+    def flush(self) -> bytes:
+        """Return the encoder's last bytes; too little work for a thread."""
+        return b"" if self._encoder is None else self._encoder.flush()
+
+    def _steps(self, text: str) -> Iterator[Step]:
+        wanted, engine = self._parameters, self._engine
+        if self._encoder is None:
+            self._encoder = new_encoder(
+                wanted.format, wanted.sample_rate, source_rate=engine.sample_rate, bit_rate=wanted.bit_rate
+            )
+        sentence = Sentence(
+            text=text,
+            voice=self._voice,
+            rate=wanted.rate,
+            pitch=wanted.pitch,
+            volume=wanted.volume,
+            seed=sentence_seed(text, wanted),
+        )
+        for chunk in engine.synthesize(sentence):
+            yield Step(self._encoder.encode(chunk.samples), len(chunk.samples) / engine.sample_rate, chunk.words)
+
+
+@dataclass(slots=True)
+class _Scheduled:
+    scheduler: Scheduler
+    job: Job
+
+    def cancel(self) -> None:
+        self.scheduler.drop(self.job)
+
+    def pause(self) -> None:
+        self.scheduler.pause(self.job)
+
+    def resume(self) -> None:
+        self.scheduler.resume(self.job)
+
+
+class PacedPlayer:
+    """Delivers what a paced engine gives, when it is due."""
+
+    def __init__(self, pacer: Pacer, engine: PacedEngine, task_id: str, parameters: SpeechParameters) -> None:
+        self._pacer = pacer
+        self._track: Track = engine.open(
+            task_id,
+            audio_format=parameters.format,
+            sample_rate=parameters.sample_rate,
+            bit_rate=parameters.bit_rate,
+            rate=parameters.rate,
+            volume=parameters.volume,
+        )
+        self._next_due = 0.0
+
+    def play(self, text: str, *, first: bool, hear: Hear, end: End) -> Performance:
+        """Begin after the engine's delay, or where the sentence before left off."""
+        awaited = first or self._next_due < self._pacer.now
+        take = self._track.take(text, awaited=awaited)
+        due = self._pacer.now + take.delay if awaited else self._next_due
+
+        def ended(due: float) -> None:
+            self._next_due = due
+            end(None)
+
+        return _Paced(self._pacer, take, due, hear, ended)
+
+    def flush(self) -> bytes:
+        """Return nothing: the bytes end with their last chunk."""
+        return b""
+
+
+@dataclass(slots=True)
+class _Paced:
+    """Takes its chunks out of the hands of the pacer, one at a time."""
+
+    pacer: Pacer
+    take: Take
+    due: float
+    hear: Hear
+    end: Callable[[float], None]
+    _chunks: Iterator[tuple[bytes, float]] = field(init=False)
+    _cancelled: bool = field(default=False, init=False)
+    _paused: bool = field(default=False, init=False)
+    _parked: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._chunks = iter(self.take.chunks)
+        self.pacer.at(self.due, self._chunk)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._parked:
+            self._parked = False
+            self.due = self.pacer.now
+            self.pacer.at(self.due, self._chunk)
+
+    def _chunk(self) -> None:
+        if self._cancelled:
+            return
+        if self._paused:
+            self._parked = True
+            return
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            # Words come with the end: the last chunk is not known to be the last one before.
+            self.hear(Step(b"", 0.0, self.take.words))
+            self.end(self.due)
+            return
+        self.due += self.take.interval
+        # Set before the listener is called, which may pause or cancel.
+        self.pacer.at(self.due, self._chunk)
+        self.hear(Step(*chunk))

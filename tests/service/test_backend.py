@@ -1,0 +1,389 @@
+import asyncio
+import logging
+import math
+import threading
+
+import miniaudio
+import numpy as np
+import pytest
+from speaking_kit import LIMIT, Heard, run, say, wish
+
+from speechpool.audio import SAMPLE_RATES, pcm_seconds
+from speechpool.errors import SettingsError
+from speechpool.protocol.events import Word
+from speechpool.service.backend import BackendRefusal, LocalBackend
+from speechpool.service.engines import Chunk
+from speechpool.service.engines.hibari import HibariEngine
+from speechpool.service.voices import VOICES
+from speechpool.text import count_characters
+
+TWO = "Hello there. How are you today?"
+
+
+class Beeper:
+    """A synthesis engine under the control of its test: one chunk of 0.1 s for each word."""
+
+    name = "beeper"
+    profile = None
+    sample_rate = 24000
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.made = 0
+
+    def load(self):
+        pass
+
+    def voices(self):
+        return VOICES
+
+    def speaks(self, text):
+        return "你" not in text
+
+    def synthesize(self, sentence):
+        for number, word in enumerate(sentence.text.split()):
+            self.entered.set()
+            assert self.open.wait(LIMIT)
+            if word == "boom":
+                raise RuntimeError(sentence.text)
+            if word == "mute":
+                return
+            self.made += 1
+            begin = sentence.text.index(word)
+            times = Word(word, begin, begin + len(word), number * 100, number * 100 + 100)
+            yield Chunk(np.full(2400, number + 1, np.int16), (times,))
+
+
+@pytest.fixture(scope="module")
+def voice():
+    engine = HibariEngine()
+    engine.load()
+    return engine
+
+
+# ------------------------------------------------------------------------------------------ the real voice
+def test_a_task_is_told_in_order(voice):
+    async def scenario(backend):
+        heard = await say(backend, TWO, format="mp3", sample_rate=22050)
+        assert heard.kinds == ["begin", "audio", "end", "begin", "audio", "end", "finished"]
+        assert [event[1:] for event in heard.events if event[0] == "begin"] == [
+            (0, "Hello there."),
+            (1, "How are you today?"),
+        ]
+        assert heard.ends[-1][4] == heard.events[-1][1] == count_characters(TWO)
+
+    run(scenario, voice)
+
+
+@pytest.mark.parametrize("sample_rate", SAMPLE_RATES)
+def test_mp3_lasts_as_long_as_pcm(voice, sample_rate):
+    async def scenario(backend):
+        text = f"{TWO} The weather is rather nice, and so are we."
+        pcm = await say(backend, text, sample_rate=sample_rate)
+        mp3 = await say(backend, text, sample_rate=sample_rate, format="mp3")
+        wav = await say(backend, text, sample_rate=sample_rate, format="wav")
+        seconds = pcm_seconds(len(pcm.audio), sample_rate)
+        decoded = miniaudio.mp3_read_s16(mp3.audio)
+        assert decoded.sample_rate == sample_rate
+        assert decoded.num_frames / sample_rate == pytest.approx(seconds, rel=0.05)
+        assert wav.audio[44:] == pcm.audio
+        assert wav.audio.count(b"RIFF") == 1
+
+    run(scenario, voice)
+
+
+def test_alone_and_under_load_sound_the_same(voice):
+    async def scenario(backend):
+        texts = [f"{TWO} This is number {number}, and it goes on for a while." for number in range(8)]
+        alone = [(await say(backend, text)).audio for text in texts[:3]]
+        together = await asyncio.gather(*(say(backend, text, task_id=text) for text in texts))
+        assert [heard.audio for heard in together[:3]] == alone
+        assert len({heard.audio for heard in together}) == 8
+
+    run(scenario, voice, workers=2)
+
+
+def test_seed_voice_and_pitch_make_a_difference_and_pieces_make_none(voice):
+    async def scenario(backend):
+        plain = await say(backend, TWO)
+        assert (await say(backend, *TWO.split("t"))).audio != b""
+        assert (await say(backend, "Hello th", "ere. How a", "re you today?")).audio == plain.audio
+        for change in ({"seed": 1}, {"voice": "longanyang"}, {"pitch": 1.2}, {"rate": 1.5}):
+            assert (await say(backend, TWO, **change)).audio != plain.audio
+
+    run(scenario, voice)
+
+
+def test_words_are_timed_over_the_whole_task(voice):
+    async def scenario(backend):
+        heard = await say(backend, TWO)
+        words = [word for event in heard.ends for word in event[3]]
+        assert [word.text for word in words] == TWO.split()
+        times = [time for word in words for time in (word.begin_time, word.end_time)]
+        assert times == sorted(times)
+        assert times[-1] <= 1000 * pcm_seconds(len(heard.audio), 24000)
+        assert words[2].begin_index == 0  # positions are those in the sentence
+
+    run(scenario, voice)
+
+
+def test_text_that_no_engine_speaks_is_refused_and_named(voice):
+    async def scenario(backend):
+        for text in ("你好", "Hello 你好."):
+            heard = await say(backend, text)
+            [(kind, code, message)] = heard.events
+            assert (kind, code) == ("failed", "InvalidParameter")
+            assert "No loaded engine speaks Han text" in message
+
+    run(scenario, voice)
+
+
+def test_the_speed_of_the_machine_is_measured_once(voice):
+    async def scenario(backend):
+        rate = await backend.measure_rate()
+        assert rate > 2
+        assert await backend.measure_rate() == rate
+
+    run(scenario, voice, workers=2)
+
+
+# ------------------------------------------------------------------------------------------ order and ends
+def test_complete_sentences_are_spoken_before_the_finish_and_tails_are_not():
+    async def scenario(backend):
+        heard = Heard()
+        speech = backend.open("task", wish(), heard)
+        speech.text("One two. And th")
+        async with asyncio.timeout(LIMIT):
+            await heard.first_audio.wait()
+        while not heard.ends:
+            await asyncio.sleep(0.001)
+        speech.text("ree")
+        speech.flush()
+        while len(heard.ends) < 2:
+            await asyncio.sleep(0.001)
+        assert [event[2] for event in heard.ends] == ["One two.", "And three"]
+        assert not heard.over.is_set()
+        speech.finish()
+        await heard.until_over()
+        assert heard.events[-1] == ("finished", len("One two. And three"))
+
+    run(scenario, Beeper())
+
+
+def test_a_tail_that_may_be_a_sentence_is_spoken_after_a_moment():
+    async def scenario(backend):
+        heard = Heard()
+        speech = backend.open("task", wish(), heard)
+        speech.text("It costs 30.")
+        async with asyncio.timeout(LIMIT):
+            await heard.first_audio.wait()
+        speech.cancel()
+
+    run(scenario, Beeper())
+
+
+def test_a_late_finish_sends_the_last_bytes_before_its_end():
+    async def scenario(backend):
+        late, early = Heard(), await say(backend, "One two.", format="mp3", sample_rate=8000)
+        speech = backend.open("task", wish(format="mp3", sample_rate=8000), late)
+        speech.text("One two.")
+        while not late.ends:
+            await asyncio.sleep(0.001)
+        speech.finish()
+        await late.until_over()
+        assert late.kinds[-3:] == ["end", "audio", "finished"]
+        assert early.kinds[-2:] == ["end", "finished"]
+        assert late.audio == early.audio
+
+    run(scenario, Beeper())
+
+
+def test_a_task_without_text_finishes_and_one_without_words_fails():
+    async def scenario(backend):
+        assert (await say(backend)).events == [("finished", 0)]
+        assert (await say(backend, "… !")).events[0][:2] == ("failed", "InvalidParameter")
+
+    run(scenario, Beeper())
+
+
+def test_punctuation_alone_is_counted_but_no_sentence():
+    async def scenario(backend):
+        heard = await say(backend, "One. ", "…", " 😀 ")
+        assert heard.kinds == ["begin", "audio", "end", "finished"]
+        assert heard.ends[0][4] == heard.events[-1][1] == len("One. … 😀 ")
+
+    run(scenario, Beeper())
+
+
+def test_no_samples_are_no_success():
+    async def scenario(backend):
+        heard = await say(backend, "mute")
+        assert heard.events[-1][:2] == ("failed", "InvalidParameter")
+
+    run(scenario, Beeper())
+
+
+def test_what_was_fine_is_spoken_before_a_refusal():
+    async def scenario(backend):
+        heard = await say(backend, "One two. 你好。")
+        assert heard.kinds == ["begin", "audio", "end", "failed"]
+
+    run(scenario, Beeper())
+
+
+def test_an_engine_that_fails_is_reported_without_what_was_to_be_said(caplog):
+    async def scenario(backend):
+        heard = await say(backend, "one boom")
+        assert heard.events[-1] == ("failed", "InternalError", "The engine failed; try again.")
+        assert (await say(backend, "Fine.")).kinds[-1] == "finished"
+
+    with caplog.at_level(logging.INFO):
+        run(scenario, Beeper())
+    assert "RuntimeError" in caplog.text
+    assert "one boom" not in caplog.text
+
+
+# ------------------------------------------------------------------------------------------ cancel, pause, load
+def test_nothing_comes_after_a_cancel():
+    async def scenario(backend):
+        heard = Heard()
+        speech = backend.open("task", wish(), heard)
+        speech.text("one two three four five. Six.")
+        async with asyncio.timeout(LIMIT):
+            await heard.first_audio.wait()
+        speech.cancel()
+        count = len(heard.events)
+        assert (await say(backend, "Other.")).kinds[-1] == "finished"
+        speech.text("More.")
+        speech.flush()
+        speech.finish()
+        await asyncio.sleep(0)
+        assert len(heard.events) == count
+        assert backend.speaking == 0
+
+    run(scenario, Beeper(), workers=1)
+
+
+@pytest.mark.parametrize("kind", ["begin", "audio", "end"])
+def test_a_listener_may_cancel_from_inside_any_call(kind):
+    async def scenario(backend):
+        heard = Heard()
+        speech = backend.open("task", wish(), heard)
+        heard.on_each = lambda seen: speech.cancel() if seen == kind else None
+        speech.text("One two. Three four.")
+        speech.finish()
+        await say(backend, "Other words come after it.")
+        assert heard.events[-1][0] == kind
+        assert [event[0] for event in heard.events].count(kind) == 1
+
+    run(scenario, Beeper(), workers=1)
+
+
+def test_a_pause_stops_the_making_of_audio():
+    engine = Beeper()
+
+    async def scenario(backend):
+        heard = Heard()
+        speech = backend.open("task", wish(), heard)
+        speech.pause()
+        speech.text("one two three.")
+        assert (await say(backend, "Other.")).kinds[-1] == "finished"
+        assert engine.made == 1  # the other one's
+        assert heard.events == []
+        speech.resume()
+        speech.finish()
+        await heard.until_over()
+        assert engine.made == 4
+
+    run(scenario, engine, workers=1)
+
+
+def test_a_full_queue_refuses_with_the_providers_words():
+    engine = Beeper()
+
+    async def scenario(backend):
+        engine.open.clear()
+        listeners = [Heard() for _ in range(3)]
+        speeches = [backend.open("task", wish(), heard) for heard in listeners]
+        speeches[0].text("One.")
+        assert await asyncio.to_thread(engine.entered.wait, LIMIT)  # the worker is busy with the first
+        speeches[1].text("Two.")
+        with pytest.raises(BackendRefusal) as refused:
+            backend.open("task", wish(), Heard())
+        speeches[2].text("Three.")  # was opened before the queue was full
+        words = ("Throttling.RateQuota", "Requests rate limit exceeded, please try again later.")
+        assert (refused.value.code, refused.value.message) == words
+        assert listeners[2].events == [("failed", *words)]
+        engine.open.set()
+        for speech, heard in list(zip(speeches, listeners, strict=True))[:2]:
+            speech.finish()
+            assert (await heard.until_over()).kinds[-1] == "finished"
+
+    run(scenario, engine, workers=1, max_queue=2)
+
+
+def test_closing_drops_what_runs():
+    engine = Beeper()
+
+    async def main():
+        backend = LocalBackend(engine, workers=1)
+        await backend.start()
+        heard = Heard()
+        backend.open("task", wish(), heard).text("one two three.")
+        await backend.close()
+        count = len(heard.events)
+        await asyncio.sleep(0.01)
+        assert len(heard.events) == count
+        assert not any(thread.name.startswith("speechpool-voice") for thread in threading.enumerate())
+        with pytest.raises(BackendRefusal, match="not ready"):
+            backend.open("task", wish(), Heard())
+
+    asyncio.run(main())
+
+
+# ------------------------------------------------------------------------------------------ refusals
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"voice": "nobody"}, r"^InvalidParameter: \[tts:\]Engine return error code: 418$"),
+        ({"format": "opus"}, "not offered yet"),
+        ({"format": "flac"}, "flac"),
+        ({"sample_rate": 12345}, "12345"),
+        ({"volume": 101}, "volume 101"),
+        ({"rate": 0.4}, "rate 0.4"),
+        ({"pitch": 2.1}, "pitch 2.1"),
+        ({"seed": -1}, "seed -1"),
+        ({"bit_rate": 5}, "bit_rate 5"),
+        ({"rate": math.nan}, "rate nan"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(change, message):
+    async def scenario(backend):
+        with pytest.raises(BackendRefusal, match=message) as refused:
+            backend.open("task", wish(**change), Heard())
+        assert refused.value.code == "InvalidParameter"
+
+    run(scenario, Beeper())
+
+
+def test_any_model_is_taken():
+    async def scenario(backend):
+        for model in ("cosyvoice-v3-flash", "sambert-zhichu-v1", "anything"):
+            assert (await say(backend, "One.", model=model)).kinds[-1] == "finished"
+
+    run(scenario, Beeper())
+
+
+def test_settings_of_the_backend_are_checked():
+    with pytest.raises(SettingsError, match="max_queue = 0"):
+        LocalBackend(Beeper(), max_queue=0)
+    with pytest.raises(SettingsError, match="'nothing' is unknown"):
+        LocalBackend("nothing")
+
+
+def test_what_it_is():
+    backend = LocalBackend("replay", profile="documented")
+    assert (backend.name, backend.engine, backend.profile) == ("local", "replay", "documented")
+    assert [voice.name for voice in backend.voices()] == sorted(VOICES)
