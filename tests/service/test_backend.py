@@ -1,6 +1,8 @@
 import asyncio
 import logging
 import math
+import subprocess
+import sys
 import threading
 
 import miniaudio
@@ -341,6 +343,33 @@ def test_closing_drops_what_runs():
             backend.open("task", wish(), Heard())
 
     asyncio.run(main())
+
+
+FORGETFUL = """
+import asyncio
+from speechpool.service.backend import LocalBackend, SpeechParameters
+
+class Deaf:
+    def __getattr__(self, name):
+        return lambda *rest: None
+
+async def main():
+    backend = LocalBackend("hibari", workers=2)
+    await backend.start()
+    for number in range(8):
+        wish = SpeechParameters(voice="heart", format="pcm", sample_rate=24000)
+        backend.open(str(number), wish, Deaf()).text("These words are never heard by anybody at all. " * 20)
+    await asyncio.sleep(0.2)
+    return backend
+
+loop = asyncio.new_event_loop()  # stays open: closing it would stop the workers, too
+kept = loop.run_until_complete(main())
+"""
+
+
+def test_a_forgotten_backend_lets_its_program_end():
+    done = subprocess.run([sys.executable, "-c", FORGETFUL], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ------------------------------------------------------------------------------------------ refusals

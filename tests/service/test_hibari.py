@@ -97,7 +97,7 @@ def test_a_graph_cannot_be_cut_where_it_does_not_come_apart():
         cut(model[:-100], inputs=(), outputs=("f0",))
 
 
-@pytest.mark.parametrize("windows", [(61,), (4, 57), (3, 1, 1, 56), (24, 37)])
+@pytest.mark.parametrize("windows", [(61,), (4, 57), (3, 1, 1, 56), (24, 37), (1, 1, 59), (1, 60)])
 def test_windows_sound_like_the_whole(windows):
     random = np.random.default_rng(3)
     frames = sum(windows)

@@ -12,6 +12,7 @@ here is called on the loop; the lock guards the heap and the state of jobs, neve
 from __future__ import annotations
 
 import asyncio
+import atexit
 import heapq
 import itertools
 import logging
@@ -131,10 +132,13 @@ class Scheduler:
         """Start the workers; results go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         for number in range(self.workers):
-            # Daemons, so that a forgotten service does not keep its program alive.
+            # Daemons, so that a forgotten service does not keep its program alive; stopped at exit, because a thread inside
+            # an engine's C++ aborts the program when the interpreter goes away under it (tests/service/
+            # test_backend.py::test_a_forgotten_backend_lets_its_program_end).
             thread = threading.Thread(target=self._work, name=f"speechpool-voice-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        atexit.register(self._stop_and_join)
 
     async def close(self) -> None:
         """Stop after the steps that run now. No job is called any more.
@@ -145,11 +149,10 @@ class Scheduler:
             self._stopped = True
             jobs = [job for _, _, job in self._heap]
             self._heap.clear()
-            self._wake.notify_all()
         for job in jobs:
             self.drop(job)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._stop_and_join)
+        atexit.unregister(self._stop_and_join)
 
     def submit(self, job: Job) -> None:
         """Queue a job.
@@ -187,6 +190,13 @@ class Scheduler:
             job._paused = False
             if job._state is _State.PARKED:
                 self._enqueue(job)
+
+    def _stop_and_join(self) -> None:
+        with self._wake:
+            self._stopped = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _deliver(self) -> None:
         with self._wake:

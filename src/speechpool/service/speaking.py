@@ -154,7 +154,7 @@ class LocalSpeech:
             self._begun = True
             self._listener.on_sentence_begin(self._index, self._text)
         # The listener may have cancelled: it is asked anew before each call.
-        if step.data:
+        if step.data and not self._over:
             self._listener.on_audio(step.data)
 
     def _on_sentence_end(self, error: Exception | None) -> None:

@@ -89,7 +89,7 @@ class Vocoder:
             rows[part : part + count] += frames[:, part]
         final = count + (2 if end == self._frames else 0)
         self._carry = rows[count : count + _OVERLAP - 1].copy()
-        skip = max(0, 2 - begin)  # the first two rows lie before the sentence
+        skip = min(final, max(0, 2 - begin))  # the first two rows lie before the sentence
         samples: Floats = np.divide(rows[skip:final], self._weight(begin + skip, begin + final), dtype=np.float32)
         return samples.ravel()
 

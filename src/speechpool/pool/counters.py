@@ -1,0 +1,41 @@
+"""What has happened in a pool so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+__all__ = ["Counters"]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Numbers that only go up.
+
+    Attributes:
+        opened: Connections that opened; always `closed` plus those that live.
+        open_failed: Dials that failed.
+        borrowed: Hand-overs, including those that met a cancellation.
+        reused: Those of them whose connection was open before.
+        returned: Connections that came back, in whatever state.
+        double_returns: Returns of what had come back already.
+        timeouts: Borrowers whose deadline came first.
+        cancelled: Borrowers that were cancelled before they had a connection.
+        full: Borrowers turned away because of `max_waiting` or `overflow="fail"`.
+        refused: Borrowers that failed because the endpoint refuses connections for good.
+        closed: Connections that are gone.
+        discarded: Connections that were closed or began to, by reason.
+    """
+
+    opened: int = 0
+    open_failed: int = 0
+    borrowed: int = 0
+    reused: int = 0
+    returned: int = 0
+    double_returns: int = 0
+    timeouts: int = 0
+    cancelled: int = 0
+    full: int = 0
+    refused: int = 0
+    closed: int = 0
+    discarded: Counter[str] = field(default_factory=Counter)

@@ -1,0 +1,344 @@
+"""The pool, as its owner and its borrowers see it.
+
+A borrower waits on the pool, never on the network. It holds a plain future; a hand-over sets its result, and where
+its task was cancelled in the same turn of the loop, the connection goes on at once (tests/pool/test_cancellation.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import random as _random
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from speechpool.errors import LeaseError, SettingsError
+from speechpool.limits import Priority
+from speechpool.settings import PoolSettings
+
+from . import stacks
+from .connector import Connector
+from .core import Phase
+from .engine import Engine
+from .lease import UNSET, Lease, Unset
+from .refusals import copied, refusal
+from .slot import Refusal, Slot
+from .stats import PoolStats, explain, take_stats
+from .waiting import BULK, FRONT, INTERACTIVE, Waiter
+
+__all__ = ["Pool"]
+
+C = TypeVar("C")
+
+_RANKS: dict[str, int] = {"interactive": INTERACTIVE, "bulk": BULK}
+
+
+class Pool(Engine, Generic[C]):
+    """Warm connections to one endpoint.
+
+    Belongs to the event loop that opens it. A forked child inherits no right to it: there, every call raises
+    `WrongLoop`, and the parent's connections stay as they are.
+
+    Args:
+        connector: Opens, judges and closes the connections.
+        settings: Sizes and times.
+        name: For messages and metrics.
+        connect_timeout: Seconds that one dial, and `open` as a whole, may take; None: any time.
+        on_borrowed: Called with (borrowed, max_size, time) whenever one of the first two changes.
+        random: Returns a number in [0, 1), for all jitter; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        connector: Connector[C],
+        settings: PoolSettings,
+        *,
+        name: str = "default",
+        connect_timeout: float | None = 10.0,
+        on_borrowed: Callable[[int, int, float], None] | None = None,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        super().__init__(
+            connector,
+            settings,
+            name=name,
+            connect_timeout=connect_timeout,
+            on_borrowed=on_borrowed,
+            random=random,
+        )
+
+    # Reading
+
+    @property
+    def stats(self) -> PoolStats:
+        """Every number of the pool, true at this moment."""
+        return take_stats(self._core, self.name, self.endpoint, self._now())
+
+    def explain(self) -> str:
+        """Say in a few sentences what the pool does now, and why."""
+        return explain(self._core, self.stats)
+
+    # Life
+
+    async def open(self) -> None:
+        """Start, and return when one connection is open, or at once where `min_size` is 0. The others follow.
+
+        Cancellation: the pool is closed.
+
+        Raises:
+            ConnectFailed: The endpoint refuses for good (raised at once), or nothing opened within `connect_timeout`.
+                The pool is closed.
+            PoolClosed: The pool was closed before.
+            WrongLoop: The pool was opened on another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._bind(loop)
+        self._check_loop()
+        now = self._now()
+        self._perform(self._core.start(now), now)
+        core = self._core
+        if core.floor > 0:
+            limit = math.inf if self._connect_timeout is None else now + self._connect_timeout
+            try:
+                await self._until(lambda: self._ready >= 1 or self._stuck, limit)
+            except BaseException:
+                self._begin_close()
+                raise
+            if core.phase is Phase.RUNNING and self._ready < 1:
+                error = core.pace.error or self._jobs.too_slow()
+                await self.close()
+                raise copied(error)
+        if core.phase is not Phase.RUNNING:
+            raise self._refusal(Refusal.CLOSED)
+
+    async def wait_ready(self, min_ready: int | None = None) -> None:
+        """Wait until connections are open.
+
+        Args:
+            min_ready: How many, idle or borrowed; None: the whole floor.
+
+        Raises:
+            SettingsError: More than `max_size` would be needed.
+            ConnectFailed: The endpoint refuses connections for good. The pool keeps trying, slowly.
+            PoolClosed: The pool drains or was closed.
+            WrongLoop: Called outside the event loop of the pool.
+        """
+        self._check_loop()
+        core = self._core
+        if min_ready is not None and min_ready > core.max_size:
+            raise SettingsError(
+                f"min_ready = {min_ready} is above max_size = {core.max_size}; it will never be reached."
+            )
+        await self._until(lambda: self._ready >= (core.floor if min_ready is None else min_ready) or self._stuck)
+        if core.phase is not Phase.RUNNING:
+            raise self._refusal(Refusal.CLOSED)
+        if self._ready < (core.floor if min_ready is None else min_ready) and core.pace.refused is not None:
+            raise copied(core.pace.refused)
+
+    async def resize(self, max_size: int, min_size: int | None = None) -> None:
+        """Take other sizes, at once. Borrowed connections beyond a smaller one live until their return.
+
+        Args:
+            max_size: Most connections.
+            min_size: The warm floor; None: what it was, as far as it fits under `max_size`.
+
+        Raises:
+            SettingsError: The sizes contradict each other.
+            WrongLoop: Called outside the event loop of the pool.
+        """
+        self._check_loop()
+        old = self.settings
+        if min_size is None and old.min_size is not None:
+            min_size = min(old.min_size, max_size)
+        now = self._now()
+        self._perform(self._core.resize(dataclasses.replace(old, max_size=max_size, min_size=min_size), now), now)
+        self._tell(now)
+
+    async def drain(self) -> None:
+        """Lend to nobody new, and wait until every lease is back and every connection closed.
+
+        Who waits already is still served. `close` afterwards; it is quick then.
+
+        Cancellation: the pool goes on draining.
+
+        Raises:
+            WrongLoop: Called outside the event loop of the pool.
+        """
+        self._check_loop()
+        now = self._now()
+        self._perform(self._core.drain(now), now)
+        await self._until(lambda: not self._core.slots and not self._core.line.size)
+
+    async def close(self, drain: float | None = None) -> None:
+        """Close for good. Who waits fails in this call; idle connections close, borrowed ones on their return.
+
+        Args:
+            drain: Seconds to wait for borrowed connections, which are dropped then; None: not waited for.
+
+        Cancellation: closing goes on in the background. May be called again, also at the same time.
+
+        Raises:
+            WrongLoop: Called outside the event loop of the pool.
+        """
+        if self._loop is not None:
+            self._check_loop()
+        self._begin_close()
+        if self._loop is None:
+            return
+        if drain is not None and self._core.borrowed and self._abort_timer is None:
+            self._abort_after(drain)
+        await self._until(self._quiet)
+
+    def _begin_close(self) -> None:
+        now = self._now()
+        self._perform(self._core.close(now), now)
+
+    def _quiet(self) -> bool:
+        core = self._core
+        return not (core.opening or core.closing or (core.borrowed and self._abort_timer is not None))
+
+    @property
+    def _ready(self) -> int:
+        return len(self._core.idle) + self._core.borrowed
+
+    @property
+    def _stuck(self) -> bool:
+        return self._core.phase is not Phase.RUNNING or self._core.pace.refused is not None
+
+    # Borrowing
+
+    def try_borrow(self) -> Lease[C] | None:
+        """Borrow an idle connection, without waiting; None where there is none.
+
+        Raises:
+            PoolClosed: The pool was never opened.
+            WrongLoop: Called outside the event loop of the pool.
+        """
+        if not self._here():
+            raise self._wrong_loop()
+        now = self._now()
+        if not self._find_idle(now):
+            return None
+        slot = self._core.take(now)
+        slot.note = stacks.capture()
+        self._settle(now)
+        return Lease(self, slot)
+
+    async def borrow(
+        self,
+        *,
+        timeout: float | Unset | None = UNSET,  # noqa: ASYNC109  # a deadline of the queue, not of a block
+        deadline: float | None = None,
+        priority: Priority = "interactive",
+        fresh: bool = False,
+    ) -> Lease[C]:
+        """Borrow a connection.
+
+        Args:
+            timeout: Seconds to wait at most; None: any time. Not given: `borrow_timeout`.
+            deadline: The same as a time of the loop. The earlier one counts.
+            priority: `bulk` stands behind `interactive`, though not for ever.
+            fresh: Only a connection that opens from now on.
+
+        Cancellation: costs the caller its place and nobody else anything.
+
+        Raises:
+            PoolTimeout: None became free in time.
+            PoolFull: Too many wait already.
+            PoolClosed: The pool is closed, drains, or was never opened.
+            ConnectFailed: The endpoint refuses connections for good.
+            SettingsError: The priority is unknown.
+            WrongLoop: Called outside the event loop of the pool.
+        """
+        rank = _RANKS.get(priority)
+        if rank is None:
+            raise SettingsError(f"priority = {priority!r} is unknown; choose one of {', '.join(map(repr, _RANKS))}.")
+        if not fresh:
+            lease = self.try_borrow()
+            if lease is not None:
+                return lease
+        self._check_loop()
+        waiter = await self._wait(self._waiter(timeout, deadline, rank, fresh=fresh))
+        slot = waiter.slot
+        assert slot is not None  # noqa: S101  # _wait returns served ones
+        lease = Lease(self, slot)
+        lease._adopt(waiter)
+        slot.note = stacks.capture()
+        return lease
+
+    def return_(self, lease: Lease[C], healthy: bool = True, reason: str = "unhealthy") -> None:
+        """Take back a lease; the same as `lease.return_`, for those who hold both.
+
+        Raises:
+            LeaseError: It belongs to another pool.
+            WrongLoop: Called outside the event loop of the pool.
+        """
+        if lease.pool is not self:
+            raise LeaseError(
+                f"the lease belongs to pool {lease.pool.name!r} ({lease.pool.endpoint}), not to pool {self.name!r} "
+                f"({self.endpoint}); return it there.",
+                endpoint=self.endpoint,
+            )
+        lease.return_(healthy, reason)
+
+    def _find_idle(self, now: float) -> bool:
+        """Make sure that what `take` would lend is alive, and say whether there is something."""
+        core = self._core
+        if now >= core.wake:
+            self._perform(core.tick(now), now)
+        while core.idle:
+            slot = core.idle[-1]
+            if self._jobs.usable(slot.connection):
+                return True
+            self._perform(core.lost(slot, now), now)
+        return False
+
+    def _waiter(self, timeout: float | Unset | None, deadline: float | None, rank: int, *, fresh: bool) -> Waiter:
+        assert self._loop is not None  # noqa: S101  # the caller has checked the loop
+        now = self._now()
+        limit = self.settings.borrow_timeout if isinstance(timeout, Unset) else timeout
+        end = math.inf if limit is None else now + limit
+        if deadline is not None:
+            end = min(end, deadline)
+        return Waiter(now, end, rank=rank, fresh=fresh, future=self._loop.create_future())
+
+    def _front(self, timeout: float | Unset | None, deadline: float | None, *, fresh: bool) -> Waiter:
+        if not fresh:
+            self._find_idle(self._now())
+        return self._waiter(timeout, deadline, FRONT, fresh=fresh)
+
+    async def _wait(self, waiter: Waiter) -> Waiter:
+        """Return the waiter when it was served, or its successor."""
+        while True:
+            now = self._now()
+            self._perform(self._core.borrow(waiter, now), now)
+            try:
+                reason = await waiter.future
+            except BaseException:
+                # The hand-over may have met the cancellation in one turn of the loop; then the connection goes on
+                # (tests/pool/test_cancellation.py::test_t02_cancelled_in_the_tick_of_the_hand_over).
+                self._cancel(waiter)
+                raise
+            if reason is not None:
+                raise self._refusal(reason, self._now() - waiter.since)
+            slot = waiter.slot
+            assert slot is not None  # noqa: S101  # a waiter without a reason to fail was served
+            if self._still_good(slot):
+                return waiter
+            # It ended between the hand-over and this line. The borrower keeps its place
+            # (tests/pool/test_engine.py::test_t16_a_connection_lost_on_the_way_costs_no_place).
+            self._take_back(slot, waiter.use, healthy=False, reason="lost")
+            waiter = self._successor(waiter)
+
+    def _successor(self, waiter: Waiter) -> Waiter:
+        assert self._loop is not None  # noqa: S101  # the waiter came through here before
+        future = self._loop.create_future()
+        return Waiter(waiter.since, waiter.deadline, rank=FRONT, fresh=waiter.fresh, future=future)
+
+    def _still_good(self, slot: Slot) -> bool:
+        return not slot.dead and self._now() < slot.expires and self._jobs.usable(slot.connection)
+
+    def _refusal(self, reason: Refusal, waited: float = 0.0) -> BaseException:
+        return refusal(reason, self._core, self.stats, waited)

@@ -1,0 +1,165 @@
+"""The numbers of a pool at one moment, and the same in a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .core import Core, Phase
+
+__all__ = ["PoolStats", "explain", "take_stats"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStats:
+    """A pool at one moment. Counters only go up; `opened` is always `closed` plus idle, borrowed and closing.
+
+    Attributes:
+        name: The name of the pool.
+        endpoint: Where its connections go.
+        phase: `new`, `running`, `draining` or `closed`.
+        max_size: Most connections, without overflow.
+        min_size: The warm floor.
+        size: All connections: idle, borrowed, opening and closing, overflow included.
+        idle: Connections that can be borrowed at once.
+        borrowed: Connections that are lent.
+        opening: Dials under way.
+        closing: Connections that close and whose peer is not gone yet.
+        overflow: Those of `size` that exist beyond `max_size` (`overflow="grow"`).
+        waiting: Borrowers in line.
+        oldest_wait: Seconds that the first of them has waited; 0 where nobody waits.
+        opened: Connections that opened.
+        open_failed: Dials that failed.
+        borrows: Connections that were handed over.
+        reused: Those of them that were open before.
+        returned: Leases that came back.
+        double_returns: Leases that came back twice.
+        timeouts: Borrowers whose limit passed.
+        cancelled: Borrowers that were cancelled before they had a connection.
+        full: Borrowers turned away because too many waited.
+        refused: Borrowers that failed because the endpoint refuses connections.
+        closed: Connections that are gone.
+        discarded: Connections that were closed or began to, by reason.
+        last_error: The last failure to open a connection, if there was one since the last success.
+        last_error_age: Seconds since then.
+        retry_in: Seconds until the next dial may begin; 0 where it may now.
+    """
+
+    name: str
+    endpoint: str
+    phase: str
+    max_size: int
+    min_size: int
+    size: int
+    idle: int
+    borrowed: int
+    opening: int
+    closing: int
+    overflow: int
+    waiting: int
+    oldest_wait: float
+    opened: int
+    open_failed: int
+    borrows: int
+    reused: int
+    returned: int
+    double_returns: int
+    timeouts: int
+    cancelled: int
+    full: int
+    refused: int
+    closed: int
+    discarded: Mapping[str, int]
+    last_error: BaseException | None
+    last_error_age: float | None
+    retry_in: float
+
+
+def take_stats(core: Core, name: str, endpoint: str, now: float) -> PoolStats:
+    """Read everything at once, so that the numbers agree with each other."""
+    counters, pace = core.counters, core.pace
+    return PoolStats(
+        name=name,
+        endpoint=endpoint,
+        phase=core.phase.value,
+        max_size=core.max_size,
+        min_size=core.floor,
+        size=len(core.slots),
+        idle=len(core.idle),
+        borrowed=core.borrowed,
+        opening=core.opening,
+        closing=core.closing,
+        overflow=core.overflow,
+        waiting=core.line.size,
+        oldest_wait=max(0.0, now - core.line.oldest_since) if core.line.size else 0.0,
+        opened=counters.opened,
+        open_failed=counters.open_failed,
+        borrows=counters.borrowed,
+        reused=counters.reused,
+        returned=counters.returned,
+        double_returns=counters.double_returns,
+        timeouts=counters.timeouts,
+        cancelled=counters.cancelled,
+        full=counters.full,
+        refused=counters.refused,
+        closed=counters.closed,
+        discarded=MappingProxyType(dict(counters.discarded)),
+        last_error=pace.error,
+        last_error_age=None if pace.error is None else now - pace.error_at,
+        retry_in=max(0.0, pace.dial_after - now),
+    )
+
+
+def explain(core: Core, stats: PoolStats) -> str:
+    """Say what the pool does now, and why."""
+    sentences = [_census(stats), _queue(stats)]
+    if stats.phase == Phase.RUNNING.value:
+        sentences.append(_dialling(core, stats))
+    else:
+        sentences.append(
+            {
+                Phase.NEW.value: "It was never entered, so it opens nothing.",
+                Phase.DRAINING.value: "It drains: nobody new gets a connection, and each closes when it comes back.",
+                Phase.CLOSED.value: "It is closed; what is still borrowed closes when it comes back.",
+            }[stats.phase]
+        )
+    if stats.last_error is not None:
+        error = f"{type(stats.last_error).__name__}: {stats.last_error}"
+        sentences.append(f"The last dial failed {stats.last_error_age:.1f} s ago ({error}).")
+    if stats.discarded:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(stats.discarded.items()))
+        sentences.append(f"Closed so far: {reasons}.")
+    return " ".join(sentences)
+
+
+def _census(stats: PoolStats) -> str:
+    states = (
+        (stats.idle, "idle"),
+        (stats.borrowed, "borrowed"),
+        (stats.opening, "opening"),
+        (stats.closing, "closing"),
+    )
+    parts = ", ".join(f"{count} {state}" for count, state in states if count) or "none"
+    extra = f" ({stats.overflow} of them beyond it)" if stats.overflow else ""
+    size = f"{stats.size} of at most {stats.max_size} connections to {stats.endpoint}"
+    return f"Pool {stats.name!r} has {size}{extra}: {parts}."
+
+
+def _queue(stats: PoolStats) -> str:
+    if not stats.waiting:
+        return "Nobody waits."
+    who = "1 borrower waits" if stats.waiting == 1 else f"{stats.waiting} borrowers wait"
+    return f"{who}, the first for {stats.oldest_wait:.1f} s."
+
+
+def _dialling(core: Core, stats: PoolStats) -> str:
+    missing = max(core.floor - core.standing, stats.waiting - stats.opening)
+    if missing <= 0:
+        return f"Nothing more has to be opened (the floor is {stats.min_size})."
+    if stats.retry_in > 0:
+        pause = f"the next dial comes in {stats.retry_in:.1f} s, because the last one failed"
+        return f"{missing} more should be opened; {pause}."
+    if core.total >= core.max_size:
+        return f"{missing} more could be used, but max_size is reached: a borrower waits until one comes back."
+    return f"{missing} more should be opened, but {stats.opening} dials at once is the limit (max_opening)."
