@@ -21,6 +21,7 @@ _HAN = re.compile(
     "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f\U00030000-\U000323af]",
 )
 _TAG = re.compile(r"<[^<>]*>")
+_FINAL = frozenset(".!?\u2026;:\u3002\uff01\uff1f\uff1b\n")
 _SENTENCE_END = re.compile("[.!?\u2026;:\u3002\uff01\uff1f\uff1b\n][\"'\u2019\u201d)\\]\u300d\u300f\uff09]*\\s*$")
 
 
@@ -69,4 +70,4 @@ def check_text(text: object, *, sent: int = 0, ssml: bool = False) -> int:
 
 def ends_sentence(text: str) -> bool:
     """Whether a server may be expected to speak at once, because `text` ends a sentence."""
-    return _SENTENCE_END.search(text) is not None
+    return text[-1:] in _FINAL or _SENTENCE_END.search(text) is not None

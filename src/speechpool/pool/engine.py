@@ -11,8 +11,8 @@ import logging
 import math
 import os
 import weakref
-from asyncio import get_running_loop
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from speechpool.errors import PoolClosed, WrongLoop
@@ -29,6 +29,17 @@ from .waiting import Waiter
 __all__ = ["Engine"]
 
 logger = logging.getLogger("speechpool.pool")
+
+_forks = [0]
+"""How often this process has become a child by a fork: a pool that it inherited belongs to its parent."""
+
+
+def _forked() -> None:
+    _forks[0] += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Engine:
@@ -52,7 +63,8 @@ class Engine:
         backoff = Backoff(settings.open_backoff, settings.open_backoff_idle_cap, random=random)
         self._core = Core(settings, backoff, connect_timeout=connect_timeout)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        self._thread = 0
+        self._forks = 0
         self._now: Callable[[], float] = _never
         self._timer: asyncio.TimerHandle | None = None
         self._armed = math.inf
@@ -67,7 +79,8 @@ class Engine:
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._now = loop.time
-        self._pid = os.getpid()
+        self._thread = get_ident()
+        self._forks = _forks[0]
         self._jobs = Jobs(self._connector, self, loop, self.name, self._connect_timeout)
 
     @property
@@ -256,14 +269,13 @@ class Engine:
                 timer.cancel()
 
     def _here(self) -> bool:
-        try:
-            return get_running_loop() is self._loop
-        except RuntimeError:
-            return False
+        # Not get_running_loop(): before Python 3.12 it asks the kernel for the process id, at every borrow and return.
+        loop = self._loop
+        return loop is not None and get_ident() == self._thread and loop.is_running() and self._forks == _forks[0]
 
     def _gone(self) -> bool:
         """Whether nothing can be done for the connections any more."""
-        return self._loop is None or self._loop.is_closed() or os.getpid() != self._pid
+        return self._loop is None or self._loop.is_closed() or self._forks != _forks[0]
 
     def _check_loop(self) -> None:
         if not self._here():

@@ -209,8 +209,11 @@ class Pool(Engine, Generic[C]):
 
     # Borrowing
 
-    def try_borrow(self) -> Lease[C] | None:
+    def try_borrow(self, skip: int = 0) -> Lease[C] | None:
         """Borrow an idle connection, without waiting; None where there is none.
+
+        Args:
+            skip: Frames of the caller that the report of a leak leaves out, because they are always the same.
 
         Raises:
             PoolClosed: The pool was never opened.
@@ -222,7 +225,7 @@ class Pool(Engine, Generic[C]):
         if not self._find_idle(now):
             return None
         slot = self._core.take(now)
-        slot.note = stacks.capture()
+        slot.note = stacks.capture(2 + skip)
         self._settle(now)
         return Lease(self, slot)
 
@@ -256,7 +259,7 @@ class Pool(Engine, Generic[C]):
         if rank is None:
             raise SettingsError(f"priority = {priority!r} is unknown; choose one of {', '.join(map(repr, _RANKS))}.")
         if not fresh:
-            lease = self.try_borrow()
+            lease = self.try_borrow(skip=1)
             if lease is not None:
                 return lease
         self._check_loop()
@@ -265,7 +268,7 @@ class Pool(Engine, Generic[C]):
         assert slot is not None  # noqa: S101  # _wait returns served ones
         lease = Lease(self, slot)
         lease._adopt(waiter)
-        slot.note = stacks.capture()
+        slot.note = stacks.capture(2)
         return lease
 
     def return_(self, lease: Lease[C], healthy: bool = True, reason: str = "unhealthy") -> None:

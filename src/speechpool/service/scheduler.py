@@ -132,8 +132,8 @@ class Scheduler:
         """Start the workers; results go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         for number in range(self.workers):
-            # Daemons, so that a forgotten service does not keep its program alive; stopped at exit, because a thread inside
-            # an engine's C++ aborts the program when the interpreter goes away under it (tests/service/
+            # Daemons, so that a forgotten service does not keep its program alive; stopped at exit, because a thread
+            # inside an engine's C++ aborts the program when the interpreter goes away under it (tests/service/
             # test_backend.py::test_a_forgotten_backend_lets_its_program_end).
             thread = threading.Thread(target=self._work, name=f"speechpool-voice-{number}", daemon=True)
             self._threads.append(thread)

@@ -36,11 +36,6 @@ class SpeechConnection:
         self.stray = False
         self.carried = 0  # tasks begun on it
 
-    @property
-    def usable(self) -> bool:
-        """It is open, and nothing stands unread or unexpected on it."""
-        return not self.stray and self.transport.closed is None
-
     def on_text(self, data: bytes) -> None:
         """Take a frame that belongs to no task."""
         self.on_binary(data)
@@ -99,7 +94,7 @@ class SpeechConnector:
 
     def usable(self, connection: SpeechConnection) -> bool:
         """Whether it may be handed out."""
-        return connection.usable
+        return not connection.stray and connection.transport.closed is None  # asked at each borrow and return
 
     def close(self, connection: SpeechConnection) -> None:
         """Begin a polite close."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, cast
 
 from speechpool.audio import carries_audio, stream_seconds
@@ -41,7 +42,7 @@ from speechpool.protocol import (
 )
 from speechpool.text import ends_sentence
 
-from .delivery import HIGH_WATER, Delivery, Sink
+from .delivery import Delivery, Sink
 from .progress import Phase, Progress
 from .script import Script
 from .timing import TaskReport, Timing
@@ -65,6 +66,8 @@ class TaskCore(Delivery):
     Owner of its connection while a segment runs: see `speechpool.transport.Owner`.
     """
 
+    on_binary: Callable[[bytes], None]
+
     __slots__ = (
         "__weakref__",
         "_audio_head",
@@ -80,9 +83,9 @@ class TaskCore(Delivery):
         "_script",
         "_segment",
         "_segment_begun",
-        "_silent",
         "_timing",
         "characters",
+        "on_binary",
         "outcome",
         "request_id",
         "server_request_id",
@@ -122,8 +125,8 @@ class TaskCore(Delivery):
         self._restart: asyncio.Task[None] | None = None
         # The beginning of the audio.
         self._audio_head = b""
-        self._silent = True  # no audio yet, only the header of a container, if that
         self._cancel_deadline: float | None = None
+        self.on_binary = _drop
 
     # ------------------------------------------------------------------------------------ what is known
     @property
@@ -216,6 +219,7 @@ class TaskCore(Delivery):
         self.request_id = os.urandom(16).hex()
         self._segment = host.dialect.segment(self.voice, self.request_id)
         self._segment_begun = False
+        self.on_binary = self._stray
         connection.transport.own(self)
         connection.carried += 1
         try:
@@ -285,43 +289,26 @@ class TaskCore(Delivery):
             self._broken(error)
 
     # ------------------------------------------------------------------------------------ frames
-    def on_binary(self, data: bytes) -> None:
-        """Take one binary frame. This is the hot path."""
-        segment = self._segment
-        if segment is None or not segment.takes_audio:
-            self._late(segment)
-            return
-        if self._silent and not self._first_audio(data):
-            return
-        self.audio_bytes += len(data)
-        if self._sink is not None:
-            self._feed_sink(data)
-            return
-        self._queue.append(Audio(data) if self._wrap else data)
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-        elif self._bounded and self.audio_bytes - self._consumed > HIGH_WATER:
-            self._pause()
+    # `on_binary` is an attribute: what a binary frame means at this moment. So the hot path asks nothing for a frame:
+    # `_drop` outside of a segment and after a cancel, `_stray` before the server has accepted, then `_first_audio`, and
+    # from there on `_hand_over`.
 
-    def _late(self, segment: Segment | None) -> None:
-        # After a cancel, audio in flight is expected and dropped. At any other time nobody asked for it.
-        if segment is not None and self.outcome is None:
-            segment.stray = True
+    def _stray(self, data: bytes) -> None:
+        """Nobody asked for this audio: the connection is not in order."""
+        if self._segment is not None:
+            self._segment.stray = True
 
-    def _first_audio(self, data: bytes) -> bool:
-        """Look at the first frames: a container's header is no audio. False where the task has ended meanwhile."""
+    def _first_audio(self, data: bytes) -> None:
+        """Look at the first frames: a container's header is no audio."""
         if not self._audio_head:
             self._audio_head = data[:64]
             # No retry from here on, so what was sent need not be kept.
             self._script.forget_sent()
-        if carries_audio(self.voice.format, data):
-            self._silent = False
-            if self._timing is not None:
-                self._timing.first_audio = self._host.clock()
-        return self.outcome is None
+        if self._timing is not None and carries_audio(self.voice.format, data):
+            self._timing.first_audio = self._host.clock()
+            if self._segment is not None and self._segment.takes_audio:
+                self.on_binary = self._hand_over
+        self._hand_over(data)
 
     def on_text(self, data: bytes) -> None:
         """Take one text frame."""
@@ -341,7 +328,9 @@ class TaskCore(Delivery):
         self._progress.events += 1
         kind = type(event)
         if kind is Audio:
-            self._on_text_audio(cast("Audio", event).data)
+            if self.outcome is None:
+                silent = self._timing is None or self._timing.first_audio is None
+                (self._first_audio if silent else self._hand_over)(cast("Audio", event).data)
         elif kind is Started:
             self._on_started(cast("Started", event))
         elif kind is SentenceBegin:
@@ -355,13 +344,6 @@ class TaskCore(Delivery):
             failed = cast("Failed", event)
             self._broken(TaskFailed(failed.code, failed.message, retryable=failed.retryable))
 
-    def _on_text_audio(self, data: bytes) -> None:
-        """Take audio that came inside a text frame; the same as `on_binary` from there on."""
-        if self.outcome is not None or (self._silent and not self._first_audio(data)):
-            return
-        self.audio_bytes += len(data)
-        self._put(Audio(data) if self._wrap else data)
-
     def _on_started(self, event: Started) -> None:
         self._progress.accept(self._host.loop.time())
         self.server_request_id = event.server_request_id or self.server_request_id
@@ -370,6 +352,8 @@ class TaskCore(Delivery):
             return
         if self._timing is not None:
             self._timing.started = self._host.clock()
+        if self._segment is not None and self._segment.takes_audio:
+            self.on_binary = self._first_audio
         self._pump()
 
     def _on_sentence_end(self, event: SentenceEnd) -> None:
@@ -483,6 +467,7 @@ class TaskCore(Delivery):
     ) -> None:
         """Part from the connection: back to the pool, or discarded."""
         segment, connection, lease = self._segment, self._connection, self._lease
+        self.on_binary = _drop
         self._resume()  # whoever gets the connection next reads it from the start
         self._segment = self._connection = self._lease = None
         if self._permit is not None:
@@ -493,7 +478,7 @@ class TaskCore(Delivery):
                 healthy, reason = False, "stray frames"
             # The idle owner first: giving back may hand the connection to the next borrower in the same call.
             connection.transport.own(connection)
-            lease.return_(healthy=healthy and connection.usable, reason=reason)
+            lease.return_(healthy=healthy, reason=reason)
         if self.outcome is not None:
             self._host.ticker.unwatch(self)
 
@@ -503,6 +488,7 @@ class TaskCore(Delivery):
             return
         host, timing = self._host, self._timing
         self.outcome, self._error = outcome, error
+        self.on_binary = _drop  # late audio reaches nobody
         if isinstance(error, SpeechPoolError):
             error.audio_delivered, error.request_id = self.audio_bytes, self.request_id
             error.endpoint = error.endpoint or host.endpoint
@@ -552,6 +538,10 @@ class TaskCore(Delivery):
             self._cancel_segment()
         else:
             self._broken(error)
+
+
+def _drop(data: bytes) -> None:
+    """Take a frame that is nobody's. A function, because a method here would tie an ended task into a cycle."""
 
 
 def _reason(error: SpeechPoolError) -> str:

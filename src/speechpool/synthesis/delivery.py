@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from speechpool.errors import LeaseError
+from speechpool.protocol import Audio, Event
 
 if TYPE_CHECKING:
     from .connector import SpeechConnection
@@ -60,24 +61,35 @@ class Delivery:
         self._waiter: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
 
-    def _put(self, item: object) -> None:
-        """Hand something over. A consumer of plain bytes (`wrap` off, no sink) gets audio only."""
-        if self._ended:
+    def _hand_over(self, data: bytes) -> None:
+        """Hand over one piece of audio. This is the hot path."""
+        self.audio_bytes += len(data)
+        sink = self._sink
+        if sink is not None:
+            try:
+                sink(data)
+            except Exception as error:  # noqa: BLE001  # whatever the user's sink raises belongs to the user
+                self._sink_failed(error)
             return
-        if self._sink is not None:
-            self._feed_sink(item)
-        elif self._wrap or type(item) is bytes:
-            self._queue.append(item)
-            if self._waiter is not None:
-                self._wake()
-            elif self._bounded and self.audio_bytes - self._consumed > HIGH_WATER:
-                self._pause()
+        self._queue.append(Audio(data) if self._wrap else data)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+        elif self._bounded and self.audio_bytes - self._consumed > HIGH_WATER:
+            self._pause()
 
-    def _feed_sink(self, item: object) -> None:
-        try:
-            self._sink(item)  # type: ignore[misc]  # asked for before
-        except Exception as error:  # noqa: BLE001  # whatever the user's sink raises belongs to the user
-            self._sink_failed(error)
+    def _put(self, event: Event) -> None:
+        """Hand over any other event. A consumer of plain bytes (`wrap` off, no sink) gets none."""
+        if self._sink is not None:
+            try:
+                self._sink(event)
+            except Exception as error:  # noqa: BLE001  # whatever the user's sink raises belongs to the user
+                self._sink_failed(error)
+        elif self._wrap:
+            self._queue.append(event)
+            self._wake()
 
     def _sink_failed(self, error: Exception) -> None:
         raise NotImplementedError

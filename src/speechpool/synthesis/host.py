@@ -27,6 +27,9 @@ __all__ = ["TaskHost", "TaskLease"]
 
 log = logging.getLogger("speechpool.synthesis")
 
+_OURS = 3
+"""Frames of this floor between a user and `Pool.try_borrow`: what a leak report need not show."""
+
 
 class TaskLease(Protocol):
     """A connection for the time of one task: a lease of the pool, or a turn on a lease of the caller."""
@@ -103,7 +106,7 @@ class TaskHost:
 
     def try_borrow(self) -> TaskLease | None:
         """Return a warm connection, if one is idle and nobody waits."""
-        return self._pool.try_borrow()
+        return self._pool.try_borrow(_OURS)
 
     async def borrow(self, deadline: float | None, priority: Priority, *, fresh: bool) -> TaskLease:
         """Wait for a connection; `fresh`: for one that is opened from now on.

@@ -135,7 +135,7 @@ class SpeechLease:
 
     def _try_turn(self) -> TaskLease | None:
         lease = self._held()
-        if self._busy or not self._healthy or not lease.connection.usable:
+        if self._busy or not self._healthy or not lease.usable:
             return None
         return self._turn(lease)
 
@@ -155,7 +155,7 @@ class SpeechLease:
             finally:
                 self._free = None
         lease = self._held()
-        if fresh or not self._healthy or not lease.connection.usable:
+        if fresh or not self._healthy or not lease.usable:
             await lease.renew()
             self._carried, self._healthy = 0, True
         return self._turn(lease)

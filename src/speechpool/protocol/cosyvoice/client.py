@@ -153,7 +153,8 @@ class CosyVoiceSegment:
         step = _EVENTS.get(header.event)
         if step is None:
             return _NOTHING  # an event that a later version of the protocol has
-        self._step(step)
+        if TABLE[self.state].get(step) is not self.state or self.ended:
+            self._step(step)
         if step is Step.GENERATED:
             return self._generated(reply)
         if step is Step.STARTED:
@@ -176,18 +177,20 @@ class CosyVoiceSegment:
     def _generated(self, reply: Reply) -> tuple[Event, ...]:
         payload = reply.payload
         output = payload.output if payload is not None else None
-        if output is None or payload is None or self.state is State.CANCELLING:
+        if output is None or payload is None:
+            return _NOTHING
+        kind = output.type
+        # The common one first: sentence-synthesis announces one binary frame, and the older form has no type.
+        if (kind != "sentence-begin" and kind != "sentence-end") or self.state is State.CANCELLING:  # noqa: PLR1714
             return _NOTHING
         sentence = output.sentence
         index = sentence.index if sentence is not None and sentence.index is not None else self._sentence
-        if output.type == "sentence-begin":
-            self._sentence = index
-            return (SentenceBegin(index, output.original_text),)
-        if output.type == "sentence-end":
+        if kind == "sentence-end":
             words = sentence.words if sentence is not None else None
             characters = payload.usage.characters if payload.usage is not None else None
             return (SentenceEnd(index, output.original_text, words or (), characters),)
-        return _NOTHING  # sentence-synthesis announces one binary frame; the older form has no type
+        self._sentence = index
+        return (SentenceBegin(index, output.original_text),)
 
 
 def _finished(reply: Reply) -> Finished:

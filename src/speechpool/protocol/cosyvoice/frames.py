@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -117,9 +117,9 @@ class Reply(msgspec.Struct):
     payload: ReplyPayload | None = None
 
 
-_Frame = TypeVar("_Frame", Request, Reply)
-_request: Final = msgspec.json.Decoder(Request)
-_reply: Final = msgspec.json.Decoder(Reply)
+_request: Final = msgspec.json.Decoder(Request).decode
+_reply: Final = msgspec.json.Decoder(Reply).decode
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def decode_request(data: bytes) -> Request:
@@ -128,7 +128,10 @@ def decode_request(data: bytes) -> Request:
     Raises:
         ProtocolViolation: It is no JSON, or not of this shape.
     """
-    return _decode(_request, data)
+    try:
+        return _request(data)
+    except _UNREADABLE as error:
+        raise _unreadable(data, error) from None
 
 
 def decode_reply(data: bytes) -> Reply:
@@ -137,12 +140,12 @@ def decode_reply(data: bytes) -> Reply:
     Raises:
         ProtocolViolation: It is no JSON, or not of this shape.
     """
-    return _decode(_reply, data)
-
-
-def _decode(decoder: msgspec.json.Decoder[_Frame], data: bytes) -> _Frame:
     try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # The text of the error names the field and the kind, never a value: spoken text stays out of logs.
-        raise ProtocolViolation(f"a text frame of {len(data)} bytes cannot be read: {error}") from None
+        return _reply(data)
+    except _UNREADABLE as error:
+        raise _unreadable(data, error) from None
+
+
+def _unreadable(data: bytes, error: Exception) -> ProtocolViolation:
+    # The text of the error names the field and the kind, never a value: spoken text stays out of logs.
+    return ProtocolViolation(f"a text frame of {len(data)} bytes cannot be read: {error}")

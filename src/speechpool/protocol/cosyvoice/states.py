@@ -12,14 +12,14 @@ Source: API reference, "interaction flow"; the high-concurrency page for `run-ta
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import IntEnum, StrEnum, auto
 from typing import Final
 
 __all__ = ["TABLE", "State", "Step"]
 
 
-class State(Enum):
-    """Where a connection stands."""
+class State(IntEnum):
+    """Where a connection stands. An integer, because a plain member of an enum is slow to look up in a table."""
 
     IDLE = auto()
     STARTING = auto()
@@ -29,7 +29,7 @@ class State(Enum):
     DEAD = auto()
 
 
-class Step(Enum):
+class Step(StrEnum):
     """What moves it. The values are the words of the wire, where the wire has one."""
 
     RUN = "run-task"
