@@ -221,7 +221,6 @@ class TaskCore(Delivery):
         self._segment_begun = False
         self.on_binary = self._stray
         connection.transport.own(self)
-        connection.carried += 1
         try:
             if not host.dialect.begins_with_text:
                 connection.transport.send(self._segment.begin())
@@ -476,6 +475,9 @@ class TaskCore(Delivery):
         if connection is not None and lease is not None:
             if segment is not None and segment.stray:
                 healthy, reason = False, "stray frames"
+            connection.carried += self._segment_begun
+            if healthy and connection.carried == self._host.dialect.tasks_per_connection:
+                healthy, reason = False, "spent"
             # The idle owner first: giving back may hand the connection to the next borrower in the same call.
             connection.transport.own(connection)
             lease.return_(healthy=healthy, reason=reason)

@@ -162,8 +162,6 @@ class SpeechLease:
 
     def _turn_over(self, healthy: bool, reason: str) -> None:
         self._busy = False
-        if self._host.dialect.tasks_per_connection is not None:
-            healthy, reason = False, "carried its task"
         if not healthy:
             self._healthy, self._reason = False, reason
         if self._left:
