@@ -9,7 +9,7 @@ import pytest
 from transport_pair import LOOPS, Pair, Recorder, pair, push, run
 
 from speechpool.errors import ConnectFailed, ConnectionLost, RateLimited, Unauthorized
-from speechpool.transport import Closed, Connection, Refusal, ServedConnection
+from speechpool.transport import Closed, Connection, Refusal
 
 
 @pytest.fixture(params=["picows", "memory"])
@@ -37,7 +37,7 @@ class TestContract:
     def test_both_fit_the_protocol(self, kind, loop):
         async def body(ends: Pair):
             client: Connection = ends.client
-            server: ServedConnection = ends.server
+            server: Connection = ends.server
             assert client.closed is None
             assert server.closed is None
 
@@ -117,7 +117,7 @@ class TestContract:
             second = Recorder()
             ends.server.send(b"for the first")
             await ends.heard.got(1)
-            ends.client.own(second)
+            ends.client.owner = second
             ends.server.send(b"for the second")
             assert await second.got(1) == [(False, b"for the second")]
             ends.server.close(1001, "bye")
@@ -134,10 +134,10 @@ class TestContract:
             class Giver(Recorder):
                 def on_text(self, data):
                     super().on_text(data)
-                    ends.client.own(second)
+                    ends.client.owner = second
 
             giver = Giver()
-            ends.client.own(giver)
+            ends.client.owner = giver
             ends.server.send_all([(False, b"one"), (False, b"two")])
             assert await second.got(1) == [(False, b"two")]
             assert giver.frames == [(False, b"one")]
@@ -212,7 +212,7 @@ class TestContract:
                     super().on_closed(closed)
 
             asking = Asking()
-            ends.client.own(asking)
+            ends.client.owner = asking
             ends.server.close(1001)
             assert (await asking.ended()).code == 1001
 
@@ -247,7 +247,7 @@ class TestContract:
                     ends.client.close()
 
             owner = Closing()
-            ends.client.own(owner)
+            ends.client.owner = owner
             ends.server.send_all([(False, b"one"), (False, b"two"), (True, b"three")])
             await owner.ended()
             assert owner.frames == [(False, b"one")]
@@ -353,7 +353,7 @@ class TestContract:
 
             setattr(Failing, method, fail)
             failing = Failing()
-            ends.client.own(failing)
+            ends.client.owner = failing
             ends.server.send_all([(method == "on_binary", b"payload")] * 3)
             end = await failing.ended()
             assert end == Closed(None, "its owner failed with Bug", clean=False)
@@ -376,7 +376,7 @@ class TestContract:
                     raise Bug
 
             failing = Failing()
-            ends.client.own(failing)
+            ends.client.owner = failing
             ends.server.close()
             await ends.client.wait_closed()
             assert len(failing.ends) == 1

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from speechpool.errors import ConnectionLost
-from speechpool.transport import Frame, ServedConnection
+from speechpool.transport import Connection, Frame
 
 __all__ = ["Outbox"]
 
@@ -29,7 +29,7 @@ class Outbox:
 
     __slots__ = ("_connection", "_drain", "_frames", "_loop", "_on_full", "_on_taken", "_unseen", "full_since")
 
-    def __init__(self, connection: ServedConnection, on_full: Callable[[], None], on_taken: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, on_full: Callable[[], None], on_taken: Callable[[], None]) -> None:
         self._connection = connection
         self._on_full = on_full
         self._on_taken = on_taken

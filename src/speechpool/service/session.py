@@ -38,7 +38,7 @@ from .speaking import INTERNAL_ERROR
 from .task import ServedTask
 
 if TYPE_CHECKING:
-    from speechpool.transport import Closed, ServedConnection
+    from speechpool.transport import Closed, Connection
 
     from .limits import ServiceSettings
 
@@ -62,7 +62,7 @@ class CosyVoiceSession:
         sessions: The open sessions of the service; this one is a member while its connection is open.
     """
 
-    _connection: ServedConnection
+    _connection: Connection
     _outbox: Outbox
 
     def __init__(
@@ -98,7 +98,7 @@ class CosyVoiceSession:
         self._close(GOING_AWAY, "the service is going away")
 
     # ---------------------------------------------------------------------------------- the connection
-    def on_connected(self, connection: ServedConnection) -> None:
+    def on_connected(self, connection: Connection) -> None:
         """Take the connection."""
         self._connection = connection
         self._outbox = Outbox(connection, self._on_full, self._on_taken)

@@ -220,7 +220,7 @@ class TaskCore(Delivery):
         self._segment = host.dialect.segment(self.voice, self.request_id)
         self._segment_begun = False
         self.on_binary = self._stray
-        connection.transport.own(self)
+        connection.transport.owner = self
         try:
             if not host.dialect.begins_with_text:
                 connection.transport.send(self._segment.begin())
@@ -276,9 +276,12 @@ class TaskCore(Delivery):
             return
         try:
             if self._progress.started:
-                send = connection.transport.send
-                for frame in self._script.frames(segment):
-                    send(frame)
+                # What was queued while the server had not answered leaves in one write.
+                frames = [(False, frame) for frame in self._script.frames(segment)]
+                if len(frames) > 1:
+                    connection.transport.send_all(frames)
+                elif frames:
+                    connection.transport.send(frames[0][1])
             elif not self._segment_begun:
                 opening = self._script.opening(self._host.dialect)
                 if opening is not None:
@@ -290,7 +293,11 @@ class TaskCore(Delivery):
     # ------------------------------------------------------------------------------------ frames
     # `on_binary` is an attribute: what a binary frame means at this moment. So the hot path asks nothing for a frame:
     # `_drop` outside of a segment and after a cancel, `_stray` before the server has accepted, then `_first_audio`, and
-    # from there on `_hand_over`.
+    # from there on what `_hand_over` names.
+
+    @property
+    def _hand_over(self) -> Callable[[bytes], None]:
+        return self._to_reader if self._sink is None else self._to_sink
 
     def _stray(self, data: bytes) -> None:
         """Nobody asked for this audio: the connection is not in order."""
@@ -479,7 +486,7 @@ class TaskCore(Delivery):
             if healthy and connection.carried == self._host.dialect.tasks_per_connection:
                 healthy, reason = False, "spent"
             # The idle owner first: giving back may hand the connection to the next borrower in the same call.
-            connection.transport.own(connection)
+            connection.transport.owner = connection
             lease.return_(healthy=healthy, reason=reason)
         if self.outcome is not None:
             self._host.ticker.unwatch(self)

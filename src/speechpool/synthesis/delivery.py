@@ -61,16 +61,17 @@ class Delivery:
         self._waiter: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
 
-    def _hand_over(self, data: bytes) -> None:
-        """Hand over one piece of audio. This is the hot path."""
+    def _to_sink(self, data: bytes) -> None:
+        """Hand one piece of audio to the sink. This is the hot path."""
         self.audio_bytes += len(data)
-        sink = self._sink
-        if sink is not None:
-            try:
-                sink(data)
-            except Exception as error:  # noqa: BLE001  # whatever the user's sink raises belongs to the user
-                self._sink_failed(error)
-            return
+        try:
+            self._sink(data)  # type: ignore[misc]  # there is one
+        except Exception as error:  # noqa: BLE001  # whatever the user's sink raises belongs to the user
+            self._sink_failed(error)
+
+    def _to_reader(self, data: bytes) -> None:
+        """Keep one piece of audio for the consumer. This is the hot path."""
+        self.audio_bytes += len(data)
         self._queue.append(Audio(data) if self._wrap else data)
         waiter = self._waiter
         if waiter is not None:

@@ -48,10 +48,10 @@ class _End:
 
 
 class MemoryConnection:
-    """One end of a connection; `ServedConnection` says what the methods promise."""
+    """One end of a connection; `Connection` says what the methods promise."""
 
     def __init__(self, owner: Owner, endpoint: str, max_message: int) -> None:
-        self._owner, self._endpoint, self._max_message = owner, endpoint, max_message
+        self.owner, self._endpoint, self._max_message = owner, endpoint, max_message
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._peer = self
@@ -66,10 +66,6 @@ class MemoryConnection:
     def closed(self) -> Closed | None:
         """How it ended, or None while it is open."""
         return self._closed
-
-    def own(self, owner: Owner) -> None:
-        """Make `owner` the receiver of everything from now on."""
-        self._owner = owner
 
     def send(self, data: bytes, binary: bool = False) -> None:
         """Send one message. Raises `ConnectionLost` after the end."""
@@ -159,7 +155,7 @@ class MemoryConnection:
             self._tell()
             return
         try:
-            (self._owner.on_binary if binary else self._owner.on_text)(data)
+            (self.owner.on_binary if binary else self.owner.on_text)(data)
         except Exception as error:  # noqa: BLE001  # whatever the owner let escape
             self._owner_failed(error)
 
@@ -189,7 +185,7 @@ class MemoryConnection:
             return
         self._told = True
         try:
-            self._owner.on_closed(self._closed)
+            self.owner.on_closed(self._closed)
         except Exception:  # whatever the owner let escape
             logger.exception("The owner of a connection to %s failed in on_closed.", self._endpoint)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .connection import Closed, Connection, Frame, Owner, ServedConnection
+from .connection import Closed, Connection, Frame, Owner
 from .heartbeat import Heartbeat
 from .requests import Accepted, Accepter, Refusal, Request, ServedOwner
 
@@ -32,7 +32,6 @@ __all__ = [
     "Owner",
     "Refusal",
     "Request",
-    "ServedConnection",
     "ServedOwner",
     "WebSocketConnection",
     "connect",

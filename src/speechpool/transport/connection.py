@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Closed", "Connection", "Frame", "Owner", "ServedConnection"]
+__all__ = ["Closed", "Connection", "Frame", "Owner"]
 
 Frame = tuple[bool, bytes]
 """(is it binary?, payload) of one whole message."""
@@ -55,17 +55,24 @@ class Owner(Protocol):
 
 
 class Connection(Protocol):
-    """One open WebSocket."""
+    """One open WebSocket, at either end."""
+
+    owner: Owner
+    """The only receiver of everything that comes from now on. Changing it costs an assignment."""
 
     @property
     def closed(self) -> Closed | None:
         """How it ended, or None while it is open and no close has begun on either side."""
 
-    def own(self, owner: Owner) -> None:
-        """Make `owner` the only receiver of everything that comes from now on. Costs an assignment."""
-
     def send(self, data: bytes, binary: bool = False) -> None:
         """Send one message, without waiting.
+
+        Raises:
+            ConnectionLost: The connection is closed or closing.
+        """
+
+    def send_all(self, frames: Sequence[Frame]) -> None:
+        """Send messages that are ready together in one write: half the CPU of one write for each.
 
         Raises:
             ConnectionLost: The connection is closed or closing.
@@ -96,15 +103,4 @@ class Connection(Protocol):
         """Wait until the socket is gone.
 
         Cancellation: the close goes on.
-        """
-
-
-class ServedConnection(Connection, Protocol):
-    """The server's end of a connection."""
-
-    def send_all(self, frames: Sequence[Frame]) -> None:
-        """Send messages that are ready together in one write: half the CPU of one write for each.
-
-        Raises:
-            ConnectionLost: The connection is closed or closing.
         """

@@ -178,7 +178,7 @@ class _Dial:
 
     def _drop(self) -> None:
         if self._connection is not None:
-            self._connection.own(_Nobody())
+            self._connection.owner = _Nobody()
             self._connection.abort()
         if self._socket is not None:
             # Not close(): where a transport has the socket it must do that itself, and it does at the end of stream.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from .connection import Owner, ServedConnection
+from .connection import Connection, Owner
 
 __all__ = ["Accepted", "Accepter", "Refusal", "Request", "ServedOwner"]
 
@@ -50,7 +50,7 @@ class Refusal:
 class ServedOwner(Owner, Protocol):
     """The owner of a connection that a listener accepted."""
 
-    def on_connected(self, connection: ServedConnection) -> None:
+    def on_connected(self, connection: Connection) -> None:
         """Take the connection: the handshake is done, and frames may follow from now on."""
 
 

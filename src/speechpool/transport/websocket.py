@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from random import getrandbits
 from struct import Struct
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
@@ -45,7 +46,7 @@ _HEAD_64 = Struct("!BBQ").pack
 
 
 class WebSocketConnection(WSListener):
-    """One open WebSocket: `Connection` for the client, `ServedConnection` for the server.
+    """One open WebSocket: see `Connection`.
 
     Made by `connect` and `serve`; see `connection` for what each method promises. All of it runs on one event loop.
 
@@ -67,7 +68,6 @@ class WebSocketConnection(WSListener):
         "_heartbeat",
         "_loop",
         "_max_message",
-        "_owner",
         "_paused",
         "_pinged",
         "_timer",
@@ -75,12 +75,13 @@ class WebSocketConnection(WSListener):
         "_transport",
         "_whole",
         "_writable",
+        "owner",
     )
 
     _transport: WSTransport
 
     def __init__(self, owner: Owner, *, endpoint: str, heartbeat: Heartbeat | None, max_message: int) -> None:
-        self._owner = owner
+        self.owner = owner
         self._endpoint = endpoint
         self._heartbeat = heartbeat
         self._max_message = max_message
@@ -116,10 +117,6 @@ class WebSocketConnection(WSListener):
         address = self._transport.underlying_transport.get_extra_info("peername")
         return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
 
-    def own(self, owner: Owner) -> None:
-        """Make `owner` the only receiver of everything that comes from now on. Costs an assignment."""
-        self._owner = owner
-
     def send(self, data: bytes, binary: bool = False) -> None:
         """Send one message, without waiting.
 
@@ -133,21 +130,16 @@ class WebSocketConnection(WSListener):
     def send_all(self, frames: Sequence[Frame]) -> None:
         """Send messages that are ready together in one write: half the CPU of one write for each.
 
-        A client must mask each message by itself, so there it is no cheaper than `send`.
-
         Raises:
             ConnectionLost: The connection is closed or closing.
         """
         if self._closed is not None or self._transport.is_close_frame_sent:
             raise self._lost()
-        if self._transport.is_client_side:
-            for binary, data in frames:
-                self.send(data, binary)
-            return
         # picows writes past the transport's queue only while that is empty, so both ways keep the order.
+        masked = 0x80 if self._transport.is_client_side else 0
         lines: list[bytes] = []
         for binary, data in frames:
-            lines += (_head(binary, len(data)), data)
+            lines += (_head(binary, len(data), masked), _mask(data) if masked else data)
         self._transport.underlying_transport.writelines(lines)
 
     async def drain(self) -> None:
@@ -230,10 +222,10 @@ class WebSocketConnection(WSListener):
         if self._whole and frame.fin and not transport.is_close_frame_sent:
             try:
                 if kind is _BINARY:
-                    self._owner.on_binary(frame.get_payload_as_bytes())
+                    self.owner.on_binary(frame.get_payload_as_bytes())
                     return
                 if kind is _TEXT:
-                    self._owner.on_text(frame.get_payload_as_bytes())
+                    self.owner.on_text(frame.get_payload_as_bytes())
                     return
             except Exception as error:  # noqa: BLE001  # whatever the owner let escape
                 self._owner_failed(error)
@@ -311,7 +303,7 @@ class WebSocketConnection(WSListener):
         data = bytes(self._fragments)
         self._fragments, self._whole = bytearray(), True
         try:
-            (self._owner.on_binary if self._fragments_binary else self._owner.on_text)(data)
+            (self.owner.on_binary if self._fragments_binary else self.owner.on_text)(data)
         except Exception as error:  # noqa: BLE001  # whatever the owner let escape
             self._owner_failed(error)
 
@@ -339,7 +331,7 @@ class WebSocketConnection(WSListener):
             return
         self._told = True
         try:
-            self._owner.on_closed(self._closed)
+            self.owner.on_closed(self._closed)
         except Exception:  # noqa: BLE001  # whatever the owner let escape
             logger.exception("The owner of a connection to %s failed in on_closed.", self._endpoint)
 
@@ -385,14 +377,21 @@ class WebSocketConnection(WSListener):
             self._timer = None
 
 
-def _head(binary: bool, size: int) -> bytes:
-    """The header of an unmasked, unfragmented frame."""
+def _head(binary: bool, size: int, masked: int) -> bytes:
+    """The header of an unfragmented frame, up to the mask."""
     first = 0x82 if binary else 0x81
     if size < 126:
-        return bytes((first, size))
+        return bytes((first, masked | size))
     if size < 65536:
-        return _HEAD_16(first, 126, size)
-    return _HEAD_64(first, 127, size)
+        return _HEAD_16(first, masked | 126, size)
+    return _HEAD_64(first, masked | 127, size)
+
+
+def _mask(data: bytes) -> bytes:
+    """A mask and what it makes of `data` (RFC 6455, 5.3). Whole numbers, because Python has no faster way to xor."""
+    mask, size = getrandbits(32).to_bytes(4), len(data)
+    key = (mask * (size // 4 + 1))[:size]
+    return mask + (int.from_bytes(data) ^ int.from_bytes(key)).to_bytes(size)
 
 
 def _forget(task: asyncio.Task[None]) -> None:
