@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from harness import VOICE, pool_and_server, run, settle
+from harness import VOICE, pool_and_server, run, run_virtual, settle
 
 from speechpool import ConnectionLost, TaskFailed
 from speechpool.protocol.cosyvoice import ContinueTask, FinishTask, RunTask
@@ -140,4 +140,4 @@ def test_the_budget_stops_a_storm_of_retries():
                 await pool.synthesize("Hello.", VOICE)
             assert 2 <= len(server.tasks) <= 20
 
-    run(main())
+    run_virtual(main())
