@@ -392,6 +392,54 @@ def test_a_consumer_that_does_not_read_holds_its_own_socket_only():
     run(main())
 
 
+def test_closing_the_pool_ends_running_tasks_and_leaves_no_socket():
+    async def main():
+        async with pool_and_server() as (pool, server):
+            server.hooks[FinishTask] = lambda session, _: True
+            caller = asyncio.create_task(pool.synthesize("Hello.", VOICE))
+            await settle()
+            async with pool.task(VOICE) as left:
+                await left.send("Hello.")
+                await settle()
+            await pool.close()
+            with pytest.raises(PoolClosed, match="while the task ran"):
+                await caller
+            await settle()
+            assert not server.open
+            assert pool.stats.size == 0
+            assert sum(isinstance(one, CancelTask) for one in server.received) == 2
+
+    run(main())
+
+
+def test_closing_with_drain_lets_running_tasks_end():
+    async def main():
+        gate = asyncio.Event()
+
+        async def tokens():
+            yield "One. "
+            await gate.wait()
+            yield "Two."
+
+        async with pool_and_server() as (pool, server):
+            stream = pool.stream(tokens(), VOICE)
+            reader = asyncio.create_task(collect(stream))
+            await settle()
+            closing = asyncio.create_task(pool.close(drain=5.0))
+            await settle()
+            with pytest.raises(PoolClosed):
+                await pool.synthesize("Late.", VOICE)
+            gate.set()
+            assert await reader == b"One. Two."
+            await closing
+            assert not server.open
+
+    async def collect(stream):
+        return b"".join([chunk async for chunk in stream])
+
+    run(main())
+
+
 def test_a_pool_that_is_not_entered_says_so():
     async def main():
         async with pool_and_server() as (pool, _):

@@ -42,6 +42,8 @@ def _run(arguments: list[str]) -> int:
         result = command.main(args=arguments, prog_name="speechpool", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    if result == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
     # A verb returns nothing; what comes back as a number is the code of a typer.Exit.
     return result if isinstance(result, int) else ExitCode.DONE
 

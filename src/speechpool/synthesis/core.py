@@ -386,8 +386,7 @@ class TaskCore(Delivery):
             self._end("completed")
 
     def _sink_failed(self, error: Exception) -> None:
-        self._end("failed", error)
-        self._cancel_segment()
+        self._fail(error)
 
     # ------------------------------------------------------------------------------------ the end
     def on_closed(self, closed: Closed) -> None:
@@ -439,6 +438,18 @@ class TaskCore(Delivery):
         self._queue.clear()
         self._resume()
         self._end("cancelled")
+        if self._restart is not None:
+            self._restart.cancel()
+        self._cancel_segment()
+
+    def abandon(self, error: SpeechPoolError) -> None:
+        """End the task with `error`, and cancel it on the server. Does nothing to a task that has ended."""
+        if self.outcome is None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the task for a reason of this side: the server is told to stop."""
+        self._end("failed", error)
         if self._restart is not None:
             self._restart.cancel()
         self._cancel_segment()
@@ -541,10 +552,7 @@ class TaskCore(Delivery):
         )
         if phase == "total":
             error.retryable = False
-            self._end("failed", error)
-            if self._restart is not None:
-                self._restart.cancel()
-            self._cancel_segment()
+            self._fail(error)
         else:
             self._broken(error)
 

@@ -141,15 +141,21 @@ class AsyncSpeechPool:
     async def close(self, drain: float | None = None) -> None:
         """Close every connection.
 
-        `drain` gives running tasks so many seconds to end; without it they end as `ConnectionLost`. A second call waits
-        for the first.
+        `drain` gives running tasks so many seconds to end, and whatever runs then ends as `ConnectionLost`. Without it
+        running tasks are cancelled on the server, and their callers get `PoolClosed`. A second call waits for the
+        first.
 
         Cancellation: the closing goes on.
         """
-        if self._pool is not None:
-            await self._pool.close(drain)
-        if self._host is not None:
-            self._host.ticker.stop()
+        if self._pool is None or self._host is None:
+            return
+        if drain is None:
+            for task in self._host.ticker.watched:
+                task.abandon(PoolClosed(f"pool {self.name!r} was closed while the task ran."))
+            # A cancelled task holds its connection until the server has confirmed, or this has passed.
+            drain = self.settings.close_timeout
+        await self._pool.close(drain)
+        self._host.ticker.stop()
 
     # ---------------------------------------------------------------------------------- speak
     async def synthesize(self, text: str, voice: Voice, *, priority: Priority = "interactive") -> Speech:

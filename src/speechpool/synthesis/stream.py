@@ -7,7 +7,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from speechpool.errors import SpeechPoolError
 from speechpool.protocol import Voice
 
 from .core import TaskCore
@@ -104,19 +103,11 @@ class SpeechStream(TaskCore):
                         await self._connection.transport.drain()
             if self.outcome is None:
                 self._finish()
-        except SpeechPoolError as error:
-            self._fail_text(error)
         except Exception as error:  # noqa: BLE001  # the caller's iterator may raise anything, and must see it again
-            self._fail_text(error)
+            if self.outcome is None:
+                self._fail(error)
         finally:
             self._feeder = None
-
-    def _fail_text(self, error: Exception) -> None:
-        if self.outcome is None:
-            self._end("failed", error)
-            if self._restart is not None:
-                self._restart.cancel()
-            self._cancel_segment()
 
 
 async def _pieces(text: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from speechpool.errors import SpeechPoolError
 from speechpool.settings import Deadlines
 
 __all__ = ["Ticker", "Watched"]
@@ -22,6 +23,9 @@ class Watched(Protocol):
 
     def on_tick(self, now: float) -> None:
         """Compare the deadlines with `now`, in loop time."""
+
+    def abandon(self, error: SpeechPoolError) -> None:
+        """End with `error`, unless it has ended: nobody will look at the deadlines any more."""
 
 
 class Ticker:
@@ -48,6 +52,11 @@ class Ticker:
         """Forget `task`. The timer ends by itself at its next tick, so that a busy pool sets none for each task."""
         self._watched.discard(task)
 
+    @property
+    def watched(self) -> list[Watched]:
+        """Every task that has not ended on the wire."""
+        return list(self._watched)
+
     def stop(self) -> None:
         """Forget everything."""
         self._watched.clear()
@@ -58,7 +67,7 @@ class Ticker:
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for task in list(self._watched):
+        for task in self.watched:
             task.on_tick(now)
         if self._watched:
             self._timer = self._loop.call_later(self._interval, self._tick)
