@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ FRAMES, FRAME_BYTES = 40, 3200
 PATH = "/api-ws/v1/inference"
 TEXT = "The quick brown fox jumps over the lazy dog."
 MODEL, VOICE, SAMPLE_RATE = "cosyvoice-v2", "longxiaochun_v2", 16000
+PR_SET_PDEATHSIG = 1
 FINISH_LIMIT = 15
 """Seconds that the last task of each caller may take."""
 INSTRUCTION = "speak in a calm and friendly voice"
@@ -374,6 +376,7 @@ def main():
     parser.add_argument("--server-pid", type=int, required=True)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive it
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     import uvloop

@@ -360,7 +360,8 @@ def benchmark(arguments):
 
 def main():
     arguments = parse()
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         return benchmark(arguments)
     except KeyboardInterrupt:

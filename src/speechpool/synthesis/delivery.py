@@ -21,9 +21,8 @@ __all__ = ["Delivery", "Sink"]
 Sink = Callable[[Any], object]
 """Takes each piece of audio as plain `bytes`, and every other event as it is, by a plain call on the event loop."""
 
-# Unread audio of one stream at which its socket is no longer read, and at which it is read again.
 HIGH_WATER: Final = 256 * 1024
-LOW_WATER: Final = 64 * 1024
+"""Bytes of audio since the consumer last had everything, at which the socket is no longer read until it has again."""
 
 
 class Delivery:
@@ -115,11 +114,10 @@ class Delivery:
             if self._connection is not None:
                 self._connection.transport.resume()
 
-    def _took(self, length: int) -> None:
-        """The consumer took `length` bytes of audio."""
-        self._consumed += length
-        if self._paused and self.audio_bytes - self._consumed < LOW_WATER:
-            self._resume()
+    def _caught_up(self) -> None:
+        """The consumer has taken everything that was there."""
+        self._consumed = self.audio_bytes
+        self._resume()
 
     # ------------------------------------------------------------------------------------ the consumer
     def _wait_for_item(self) -> asyncio.Future[None]:
@@ -137,7 +135,7 @@ class Delivery:
             await self._wait_for_item()
         batch = list(self._queue)
         self._queue.clear()
-        self._took(self.audio_bytes - self._consumed)
+        self._caught_up()
         return batch
 
     async def _wait_ended(self) -> None:

@@ -69,11 +69,8 @@ class SpeechStream(TaskCore):
         try:
             while True:
                 while queue:
-                    chunk: bytes = queue.popleft()
-                    self._consumed += len(chunk)
-                    if self._paused:
-                        self._took(0)
-                    yield chunk
+                    yield queue.popleft()
+                self._caught_up()
                 if self._ended:
                     self._raise()
                     return

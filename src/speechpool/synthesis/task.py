@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from speechpool.errors import LeaseError
-from speechpool.protocol import Audio, Event
+from speechpool.protocol import Event
 
 from .core import TaskCore
 
@@ -100,10 +100,8 @@ class SpeechTask(TaskCore):
         queue = self._queue
         while True:
             while queue:
-                event: Event = queue.popleft()
-                if type(event) is Audio:
-                    self._took(len(event.data))
-                yield event
+                yield queue.popleft()
+            self._caught_up()
             if self._ended:
                 self._raise()
                 return
