@@ -177,7 +177,11 @@ class TaskCore(Delivery):
         host.budget.deposit()
         host.ticker.watch(self)
         try:
-            await self._attempt(fresh=False)
+            lease = host.try_borrow() if host.quota is None else None
+            if lease is not None:
+                self._begin(lease)  # warm and free: there is nothing to wait for
+            else:
+                await self._attempt(fresh=False)
         except (Shed, PoolFull) as error:
             self._end("shed", error)
             raise
@@ -277,7 +281,7 @@ class TaskCore(Delivery):
         try:
             if self._progress.started:
                 # What was queued while the server had not answered leaves in one write.
-                frames = [(False, frame) for frame in self._script.frames(segment)]
+                frames = self._script.frames(segment)
                 if len(frames) > 1:
                     connection.transport.send_all(frames)
                 elif frames:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from speechpool.errors import LeaseError
 from speechpool.protocol import Dialect, Segment, Voice
 from speechpool.text import check_text
+
+if TYPE_CHECKING:
+    from speechpool.transport import Frame
 
 __all__ = ["Script"]
 
@@ -71,11 +73,10 @@ class Script:
         self._position = 1
         return cast("str", self._items[0])
 
-    def frames(self, segment: Segment) -> Iterator[bytes]:
-        """Yield the frames that have not left yet."""
-        while self._position < len(self._items):
-            item = self._items[self._position]
-            self._position += 1
+    def frames(self, segment: Segment) -> list[Frame]:
+        """Return the frames that have not left yet."""
+        frames: list[Frame] = []
+        for item in self._items[self._position :]:
             if item is _FLUSH:
                 frame = segment.flush()
             elif item is _FINISH:
@@ -83,7 +84,9 @@ class Script:
             else:
                 frame = segment.text(cast("str", item))
             if frame is not None:
-                yield frame
+                frames.append((False, frame))
+        self._position = len(self._items)
+        return frames
 
     def rewind(self) -> None:
         """Send everything again, on the next segment."""
