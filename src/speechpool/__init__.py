@@ -8,7 +8,6 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
         SpeechTask,
         TaskReport,
     )
-
-__version__ = version("speechpool")
 
 __all__ = [
     "AsyncSpeechPool",
@@ -110,6 +107,11 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Asked rarely, and reading the metadata of packages costs more than all the rest of this import.
+        from importlib.metadata import version
+
+        return version("speechpool")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_LATER[name]}", __name__), name)

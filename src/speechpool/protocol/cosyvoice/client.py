@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Hashable, Mapping
-from importlib.metadata import version
 from typing import Final
 
 import msgspec
@@ -49,7 +49,7 @@ class CosyVoice:
         """Return the headers of the handshake (API reference, "request headers")."""
         headers = {
             "Authorization": f"Bearer {api_key}",
-            "User-Agent": f"speechpool/{version('speechpool')}; python/{platform.python_version()}",
+            "User-Agent": _user_agent(),
         }
         if workspace:
             headers["X-DashScope-WorkSpace"] = workspace
@@ -67,6 +67,13 @@ class CosyVoice:
                 self._payloads.clear()
             payload = self._payloads[voice] = _run_payload(voice)
         return CosyVoiceSegment(segment_id, payload)
+
+
+@functools.cache
+def _user_agent() -> str:
+    from importlib.metadata import version  # slow to import, and not needed before the first dial
+
+    return f"speechpool/{version('speechpool')}; python/{platform.python_version()}"
 
 
 def _run_payload(voice: Voice) -> bytes:
