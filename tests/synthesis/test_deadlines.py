@@ -149,6 +149,41 @@ def test_borrowing_is_bounded_and_the_error_says_what_to_do():
     run_virtual(main())
 
 
+def test_waiting_for_a_connection_counts_for_the_whole_task():
+    async def main():
+        async with pool_and_server(deadlines=LIMITS, max_size=1, borrow_timeout=None, leak_after=None) as (pool, _):
+            async with pool.borrow():
+                began = asyncio.get_running_loop().time()
+                with pytest.raises(PoolTimeout):
+                    await pool.synthesize("Hello.", VOICE)
+                assert asyncio.get_running_loop().time() - began == pytest.approx(60)
+            assert (await pool.synthesize("Hello.", VOICE)).audio == b"Hello."
+
+    run_virtual(main())
+
+
+def test_a_consumer_that_never_reads_costs_no_connection_when_the_task_is_over():
+    async def main():
+        async with pool_and_server(deadlines=LIMITS, max_size=1, leak_after=None, idle_timeout=None) as (pool, server):
+
+            def flood(session, instruction):
+                session.begin(instruction.text)
+                for _ in range(64):
+                    session.audio(b"x" * 16_384)
+                return True
+
+            server.hooks[ContinueTask] = flood
+            server.hooks[FinishTask] = ignore
+            async with pool.stream("Hello.", VOICE) as stream:
+                await asyncio.sleep(61)
+                assert stream.outcome == "failed"
+                await asyncio.sleep(0.5)
+                assert pool.stats.idle == 1  # the cancel was confirmed although nobody had read
+            assert len(server.sessions) == 1
+
+    run_virtual(main())
+
+
 def test_no_deadline_runs_while_it_is_turned_off():
     async def main():
         off = Deadlines(start=None, first_audio=None, gap=None, total=None, cancel=None)

@@ -84,12 +84,33 @@ def test_leaving_with_a_running_task_cancels_it_and_returns_the_connection_when_
                 await task.__aenter__()
                 await task.send("One.")
                 await settle()
-            assert task.outcome == "cancelled"
+            assert task.outcome == "failed"
+            with pytest.raises(LeaseError, match="was left"):
+                await task.wait()
             await settle()
             assert pool.stats.idle == 1
             assert len(server.sessions) == 1
             with pytest.raises(LeaseError, match="not held"):
                 await lease.synthesize("Two.", VOICE)
+
+    run(main())
+
+
+def test_a_task_that_waits_for_its_turn_learns_that_the_lease_was_left():
+    async def main():
+        async with pool_and_server() as (pool, server):
+            server.hooks[FinishTask] = lambda session, _: True
+            async with pool.borrow() as lease:
+                first = asyncio.create_task(lease.synthesize("One.", VOICE))
+                await settle()
+                second = asyncio.create_task(lease.synthesize("Two.", VOICE))
+                await settle()
+            with pytest.raises(LeaseError, match="not held"):
+                await second
+            with pytest.raises(LeaseError, match="was left"):
+                await first
+            await settle()
+            assert pool.stats.borrowed == 0
 
     run(main())
 

@@ -194,7 +194,8 @@ class TaskCore(Delivery):
 
     async def _attempt(self, *, fresh: bool) -> None:
         host = self._host
-        deadline = host.borrow_deadline()  # the waits for the permit and for the connection share it
+        # The waits for the permit and for the connection share one deadline, and stay inside that of the whole task.
+        deadline = host.borrow_deadline(self._timing)
         if host.quota is not None:
             await self._take_permit(deadline)
         lease = None if fresh else host.try_borrow()
@@ -210,6 +211,9 @@ class TaskCore(Delivery):
 
     def _begin(self, lease: TaskLease) -> None:
         host = self._host
+        if self.outcome is not None:
+            lease.return_()  # ended while it waited, for instance because the pool closes
+            return
         timing = self._timing = self._timing or Timing(host.clock())
         connection = lease.connection
         self._lease, self._connection = lease, connection
@@ -440,7 +444,6 @@ class TaskCore(Delivery):
         if self.outcome is not None:
             return
         self._queue.clear()
-        self._resume()
         self._end("cancelled")
         if self._restart is not None:
             self._restart.cancel()
@@ -461,6 +464,7 @@ class TaskCore(Delivery):
     def _cancel_segment(self) -> None:
         if self._segment is None:
             return
+        self._resume()  # a socket that is not read would never bring the confirmation
         if not self._segment_begun:
             self._give_back("cancelled")
         elif not self._host.dialect.can_cancel:
@@ -534,6 +538,8 @@ class TaskCore(Delivery):
                 self._give_back("cancelled", healthy=False, reason="cancel not confirmed")
             return
         deadlines, timing = self._host.deadlines, self._timing
+        if self._segment is None and self._restart is None:
+            return  # it waits for its first connection, which has a deadline of its own
         if timing is not None and deadlines.total is not None and now - timing.entered >= deadlines.total:
             self._overdue("total", deadlines.total)
         elif self._segment is not None and self._segment_begun:

@@ -99,10 +99,13 @@ class TaskHost:
         self._settings = settings
 
     # ---------------------------------------------------------------------------------- connections
-    def borrow_deadline(self) -> float | None:
+    def borrow_deadline(self, timing: Timing | None) -> float | None:
         """Return the loop time until which permit and connection may take."""
-        timeout = self._settings.borrow_timeout
-        return None if timeout is None else self.loop.time() + timeout
+        timeout, total = self._settings.borrow_timeout, self.deadlines.total
+        limits = [] if timeout is None else [self.loop.time() + timeout]
+        if total is not None and timing is not None:
+            limits.append(timing.entered + total)
+        return min(limits, default=None)
 
     def try_borrow(self) -> TaskLease | None:
         """Return a warm connection, if one is idle and nobody waits."""

@@ -86,7 +86,7 @@ class SpeechLease:
         self._carried = 0
         self._free: asyncio.Future[None] | None = None
         self._healthy, self._reason = True, ""
-        self._task: TaskCore | None = None
+        self._tasks: list[TaskCore] = []
 
     async def __aenter__(self) -> Self:
         if self._lease is not None or self._left:
@@ -98,8 +98,9 @@ class SpeechLease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._left = True
-        if self._task is not None:
-            self._task._cancel()
+        for task in self._tasks:
+            task.abandon(LeaseError("the lease was left while the task ran."))
+        self._let_go()
         if not self._busy:
             self._return()
 
@@ -125,7 +126,8 @@ class SpeechLease:
 
     # ---------------------------------------------------------------------------------- turns
     def _remember(self, task: _Core) -> _Core:
-        self._task = task
+        self._tasks = [other for other in self._tasks if other.outcome is None]
+        self._tasks.append(task)
         return task
 
     def _held(self) -> Lease[SpeechConnection]:
@@ -166,7 +168,11 @@ class SpeechLease:
             self._healthy, self._reason = False, reason
         if self._left:
             self._return()
-        elif self._free is not None and not self._free.done():
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Let the task that waits for its turn look again: it finds the lease free, or gone."""
+        if self._free is not None and not self._free.done():
             self._free.set_result(None)
 
     def _return(self) -> None:
