@@ -27,6 +27,12 @@ def test_each_wrong_value_is_named_with_its_limit(fields, named):
     assert next(iter(fields)) in str(caught.value)
 
 
+@pytest.mark.parametrize("fields", [{"instruction": "\ud800"}, {"extra": {"x": object()}}, {"hot_fix": {"a": {1j}}}])
+def test_what_no_frame_can_carry_is_refused(fields):
+    with pytest.raises(SettingsError, match="JSON"):
+        Voice("m", "v", **fields)
+
+
 @pytest.mark.parametrize(("model", "voice"), [("", "v"), ("m", " "), (None, "v")])
 def test_model_and_voice_are_needed(model, voice):
     with pytest.raises(SettingsError):

@@ -44,6 +44,61 @@ def test_a_silent_server_ends_the_task_within_its_deadline(step, hook, phase, li
     run_virtual(main())
 
 
+def test_a_server_that_stops_between_two_sentences_is_noticed():
+    async def main():
+        async with pool_and_server(deadlines=LIMITS) as (pool, server):
+
+            def first_only(session, instruction):
+                session.begin("One.")
+                session.audio(b"One.")
+                session.characters = 4
+                session.end("One.")
+                return True
+
+            server.hooks[ContinueTask] = first_only
+            async with pool.task(VOICE) as task:
+                await task.send("One. Two.")
+                with pytest.raises(FirstAudioTimeout) as caught:
+                    async for _event in task:
+                        pass
+            assert caught.value.phase == "gap"
+
+    run_virtual(main())
+
+
+def test_a_flush_of_what_is_spoken_already_makes_nobody_late():
+    async def main():
+        async with pool_and_server(deadlines=LIMITS) as (pool, _):
+            async with pool.task(VOICE) as task:
+                await task.send("One. ")
+                await settle()
+                await task.flush()
+                await asyncio.sleep(30)
+                await task.send("Two.")
+                await task.finish()
+                async for _event in task:
+                    pass
+            assert task.outcome == "completed"
+
+    run_virtual(main())
+
+
+def test_a_server_of_the_older_form_that_tells_no_sentences_is_no_timeout_while_the_caller_thinks():
+    async def main():
+        async with pool_and_server(deadlines=LIMITS) as (pool, server):
+            server.hooks[ContinueTask] = lambda session, one: session.send(one.text.encode(), binary=True) or True
+            async with pool.task(VOICE) as task:
+                await task.send("One. ")
+                await asyncio.sleep(30)
+                await task.send("Two.")
+                await task.finish()
+                async for _event in task:
+                    pass
+            assert task.outcome == "completed"
+
+    run_virtual(main())
+
+
 def test_a_stalled_server_costs_a_retry_before_the_first_audio():
     async def main():
         async with pool_and_server(deadlines=LIMITS) as (pool, server):

@@ -6,7 +6,7 @@ import pytest
 from harness import VOICE, pool_and_server, run, settle
 
 from speechpool import LeaseError, PoolTimeout
-from speechpool.protocol.cosyvoice import CancelTask, FinishTask
+from speechpool.protocol.cosyvoice import CancelTask, FinishTask, RunTask
 
 
 def test_consecutive_tasks_run_on_one_connection():
@@ -50,13 +50,46 @@ def test_two_tasks_at_once_on_one_lease_are_refused():
             server.hooks[FinishTask] = lambda session, _: True
             async with pool.borrow() as lease:
                 first = asyncio.create_task(lease.synthesize("One.", VOICE))
-                second = asyncio.create_task(lease.synthesize("Two.", VOICE))
                 await settle()
                 with pytest.raises(LeaseError, match="at once"):
-                    await lease.synthesize("Three.", VOICE)
-                for one in (first, second):
-                    one.cancel()
-                await asyncio.gather(first, second, return_exceptions=True)
+                    await lease.synthesize("Two.", VOICE)
+                (session,) = server.used
+                session.send(session.protocol.finished(4))
+                assert (await first).audio == b"One."
+
+    run(main())
+
+
+def test_a_retry_on_a_lease_gets_a_fresh_connection():
+    async def main():
+        async with pool_and_server(max_size=3) as (pool, server):
+            old = list(server.sessions)
+            async with pool.borrow() as lease:
+                server.hooks[RunTask] = lambda session, _: (
+                    len(server.tasks) == 1 and (session.connection.abort() or True)
+                )
+                speech = await lease.synthesize("One.", VOICE)
+                assert (speech.audio, speech.report.retries) == (b"One.", 1)
+                assert server.used[-1] not in old
+            await settle()
+            assert pool.stats.borrowed == 0
+
+    run(main())
+
+
+def test_two_that_start_after_a_loss_renew_the_lease_once():
+    async def main():
+        async with pool_and_server(max_size=2) as (pool, server):
+            async with pool.borrow() as lease:
+                await lease.synthesize("One.", VOICE)
+                server.used[0].connection.abort()
+                await settle()
+                results = await asyncio.gather(
+                    *(lease.synthesize(text, VOICE) for text in ("Two.", "Three.")), return_exceptions=True
+                )
+                assert [type(one).__name__ for one in results] == ["Speech", "LeaseError"]
+            await settle()
+            assert pool.stats.borrowed == 0
 
     run(main())
 
@@ -98,19 +131,19 @@ def test_leaving_with_a_running_task_cancels_it_and_returns_the_connection_when_
 
 def test_a_task_that_waits_for_its_turn_learns_that_the_lease_was_left():
     async def main():
-        async with pool_and_server() as (pool, server):
-            server.hooks[FinishTask] = lambda session, _: True
+        async with pool_and_server(max_size=1) as (pool, server):
+            server.hooks[CancelTask] = lambda session, _: True
             async with pool.borrow() as lease:
-                first = asyncio.create_task(lease.synthesize("One.", VOICE))
-                await settle()
+                async with lease.task(VOICE) as first:
+                    await first.send("One.")
+                    await settle()
                 second = asyncio.create_task(lease.synthesize("Two.", VOICE))
                 await settle()
-            with pytest.raises(LeaseError, match="not held"):
-                await second
             with pytest.raises(LeaseError, match="was left"):
-                await first
+                await second
+            server.sessions[0].send(server.sessions[0].protocol.finished(0))
             await settle()
-            assert pool.stats.borrowed == 0
+            assert pool.stats.idle == 1
 
     run(main())
 

@@ -115,6 +115,49 @@ def test_pieces_sent_before_and_during_the_break_are_all_replayed():
     run(main())
 
 
+def test_an_empty_frame_is_no_audio_and_loses_no_text():
+    async def main():
+        async with pool_and_server() as (pool, server):
+
+            def empty(session):
+                session.begin("One. ")
+                session.send(b"", binary=True)
+                asyncio.get_running_loop().call_later(0.01, session.connection.abort)
+
+            server.hooks[ContinueTask] = once(empty)
+            async with pool.task(VOICE) as task:
+                await task.send("One. ")
+                while not task.report.retries:
+                    await asyncio.sleep(0.001)
+                await task.send("Two.")
+                await task.finish()
+                audio = b"".join([event.data async for event in task if hasattr(event, "data")])
+            assert audio == b"One. Two."
+
+    run(main())
+
+
+def test_a_connection_that_ends_while_text_waits_for_its_peer_is_retried():
+    async def main():
+        async with pool_and_server(max_size=1) as (pool, server):
+            async with pool.task(VOICE) as task:
+                await settle()
+                transport = task._connection.transport
+
+                async def drain():
+                    server.sessions[0].connection.abort()
+                    await settle()
+                    raise ConnectionLost("gone")
+
+                transport.drain = drain
+                await task.send("One.")
+                await task.finish()
+                audio = b"".join([event.data async for event in task if hasattr(event, "data")])
+            assert (audio, task.report.retries) == (b"One.", 1)
+
+    run(main())
+
+
 def test_a_cancel_during_the_retry_ends_it():
     async def main():
         async with pool_and_server() as (pool, server):

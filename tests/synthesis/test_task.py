@@ -346,6 +346,34 @@ def test_whatever_the_text_iterator_raises_reaches_the_reader():
     run(main())
 
 
+def test_a_text_iterator_that_is_cancelled_by_somebody_else_ends_the_stream():
+    async def main():
+        async def tokens():
+            yield "First. "
+            raise asyncio.CancelledError
+
+        async with pool_and_server() as (pool, _):
+            with pytest.raises(RuntimeError, match="iterator was cancelled"):
+                async for _chunk in pool.stream(tokens(), VOICE):
+                    pass
+            await settle()
+            assert pool.stats.idle == 2
+
+    run(main())
+
+
+def test_a_stream_has_one_reader():
+    async def main():
+        async with pool_and_server() as (pool, _):
+            async with pool.stream("Hello.", VOICE) as stream:
+                chunks = aiter(stream)
+                with pytest.raises(LeaseError, match="read once"):
+                    aiter(stream)
+                assert [chunk async for chunk in chunks] == [b"Hello."]
+
+    run(main())
+
+
 def test_two_readers_of_one_task_are_refused():
     async def main():
         async with pool_and_server() as (pool, server):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from speechpool.audio import DEFAULT_SAMPLE_RATE, check_format, check_sample_rate
 from speechpool.errors import SettingsError
 
@@ -82,11 +84,20 @@ class Voice:
         # Copies, so that a change of the caller's dictionary cannot change a voice in use.
         put(self, "hot_fix", copy.deepcopy(self.hot_fix))
         put(self, "extra", copy.deepcopy(dict(self.extra)))
+        self._check_encodable()
         put(
             self,
             "_hash",
             hash((self.model, self.voice, self.format, self.sample_rate, self.rate, self.pitch)),
         )
+
+    def _check_encodable(self) -> None:
+        try:
+            msgspec.json.encode(
+                [self.model, self.voice, self.instruction, self.language_hints, self.hot_fix, self.extra]
+            )
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise SettingsError(f"a value of Voice({self.model!r}, ...) cannot be sent as JSON: {error}") from None
 
     def __hash__(self) -> int:
         value: int = self.__dict__["_hash"]  # voices are looked up for each task, and never change

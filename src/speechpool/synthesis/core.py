@@ -12,6 +12,7 @@ from the script, on a fresh connection, with a new id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -168,7 +169,7 @@ class TaskCore(Delivery):
         Cancellation: the task ends as cancelled, and what it held goes back.
         """
         host = self._host
-        if self._timing is not None:
+        if self._timing is not None or self.outcome is not None:
             raise LeaseError("a task begins once; make another one.")
         self._timing = Timing(host.clock())
         if self._script.characters:
@@ -189,6 +190,8 @@ class TaskCore(Delivery):
             self._end("cancelled")
             raise
         except BaseException as error:
+            if self._ended and self._error is not None:
+                raise self._error from error  # ended meanwhile, because the pool closes
             self._end("failed", error)
             raise
 
@@ -225,11 +228,11 @@ class TaskCore(Delivery):
         timing.connect_time = lease.connect_time
         timing.started = None
         self.request_id = os.urandom(16).hex()
-        self._segment = host.dialect.segment(self.voice, self.request_id)
         self._segment_begun = False
         self.on_binary = self._stray
         connection.transport.owner = self
         try:
+            self._segment = host.dialect.segment(self.voice, self.request_id)
             if not host.dialect.begins_with_text:
                 connection.transport.send(self._segment.begin())
                 self._segment_begun = True
@@ -237,6 +240,9 @@ class TaskCore(Delivery):
                 self._pump()
         except ConnectionLost as error:
             self._broken(error)
+        except BaseException:
+            self._give_back("failed")  # nothing was sent on it
+            raise
 
     # ------------------------------------------------------------------------------------ text
     def _say(self, text: str) -> None:
@@ -274,8 +280,7 @@ class TaskCore(Delivery):
             )
 
     def _owe(self) -> None:
-        if self._timing is not None:
-            self._progress.owe(self._host.loop.time(), self.audio_bytes)
+        self._progress.owe(self._host.loop.time(), self._script.visible, self.audio_bytes)
 
     def _pump(self) -> None:
         """Send everything of the script that may leave now."""
@@ -294,9 +299,16 @@ class TaskCore(Delivery):
                 opening = self._script.opening(self._host.dialect)
                 if opening is not None:
                     self._segment_begun = True
+                    self._progress.begin(self._host.loop.time())
                     connection.transport.send(segment.begin(opening))
         except (ConnectionLost, ProtocolViolation) as error:
             self._broken(error)
+
+    async def _drain(self) -> None:
+        """Wait until the peer has taken enough text. A connection that ends meanwhile is the callback's affair."""
+        if self._progress.started and self._connection is not None:
+            with contextlib.suppress(ConnectionLost):
+                await self._connection.transport.drain()
 
     # ------------------------------------------------------------------------------------ frames
     # `on_binary` is an attribute: what a binary frame means at this moment. So the hot path asks nothing for a frame:
@@ -314,6 +326,8 @@ class TaskCore(Delivery):
 
     def _first_audio(self, data: bytes) -> None:
         """Look at the first frames: a container's header is no audio."""
+        if not data:
+            return
         if not self._audio_head:
             self._audio_head = data[:64]
             # No retry from here on, so what was sent need not be kept.
@@ -371,7 +385,7 @@ class TaskCore(Delivery):
         self._pump()
 
     def _on_sentence_end(self, event: SentenceEnd) -> None:
-        self._progress.in_sentence = False
+        self._progress.leave_sentence(event.characters)
         if event.words:
             self.words += event.words
         if event.characters is not None:

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from speechpool.errors import LeaseError
+from speechpool.errors import LeaseError, PoolTimeout
 from speechpool.protocol import Voice
 
 from .core import TaskCore
@@ -58,7 +58,7 @@ class _LeaseHost(TaskHost):
         return self._lease._try_turn()
 
     async def borrow(self, deadline: float | None, priority: Priority, *, fresh: bool) -> TaskLease:
-        return await self._lease._take_turn(fresh=fresh)
+        return await self._lease._take_turn(deadline, fresh=fresh)
 
 
 class SpeechLease:
@@ -137,30 +137,46 @@ class SpeechLease:
 
     def _try_turn(self) -> TaskLease | None:
         lease = self._held()
-        if self._busy or not self._healthy or not lease.usable:
+        if self._busy or self._crowded or not self._healthy or not lease.usable:
             return None
+        self._busy = True
         return self._turn(lease)
 
+    async def _take_turn(self, deadline: float | None, *, fresh: bool) -> TaskLease:
+        if not fresh and self._crowded:
+            raise LeaseError("two tasks at once on one lease; borrow a second one, or let the first one end.")
+        while self._busy:
+            await self._wait_free(deadline)
+        lease = self._held()
+        self._busy = True  # before the wait below: nobody else may renew the lease meanwhile
+        try:
+            if fresh or not self._healthy or not lease.usable:
+                await lease.renew(timeout=None, deadline=deadline, fresh=fresh)
+                self._carried, self._healthy = 0, True
+        except BaseException:
+            self._busy = False
+            self._let_go()
+            raise
+        return self._turn(lease)
+
+    @property
+    def _crowded(self) -> bool:
+        """Another task of this lease has not ended."""
+        return sum(task.outcome is None and task._timing is not None for task in self._tasks) > 1
+
+    async def _wait_free(self, deadline: float | None) -> None:
+        """Wait until the task before has ended on the wire, which a cancel takes a moment for."""
+        self._free = self._free or asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.shield(self._free)
+        except TimeoutError:
+            raise PoolTimeout("the task before on this lease has not ended on the wire in time.") from None
+
     def _turn(self, lease: Lease[SpeechConnection]) -> TaskLease:
-        self._busy = True
         reused = lease.reused if self._carried == 0 else True
         self._carried += 1
         return _Turn(self, lease.connection, reused=reused)
-
-    async def _take_turn(self, *, fresh: bool) -> TaskLease:
-        if self._busy:
-            if self._free is not None:
-                raise LeaseError("two tasks at once on one lease; borrow a second one, or let the first one end.")
-            self._free = asyncio.get_running_loop().create_future()
-            try:
-                await self._free
-            finally:
-                self._free = None
-        lease = self._held()
-        if fresh or not self._healthy or not lease.usable:
-            await lease.renew()
-            self._carried, self._healthy = 0, True
-        return self._turn(lease)
 
     def _turn_over(self, healthy: bool, reason: str) -> None:
         self._busy = False
@@ -172,8 +188,9 @@ class SpeechLease:
 
     def _let_go(self) -> None:
         """Let the task that waits for its turn look again: it finds the lease free, or gone."""
-        if self._free is not None and not self._free.done():
+        if self._free is not None:
             self._free.set_result(None)
+            self._free = None
 
     def _return(self) -> None:
         if self._lease is not None:

@@ -19,12 +19,24 @@ Phase = Literal["start", "first_audio", "gap", "total"]
 class Progress:
     """The clock of one task's running segment."""
 
-    __slots__ = ("_owed_since", "_quiet_since", "_seen", "events", "finishing", "in_sentence", "started")
+    __slots__ = (
+        "_mark",
+        "_owed",
+        "_quiet_since",
+        "_seen",
+        "_sentences",
+        "_spoken",
+        "events",
+        "finishing",
+        "in_sentence",
+        "started",
+    )
 
     def __init__(self, now: float) -> None:
         self._quiet_since = now
-        self._seen = 0
-        self._owed_since: int | None = None
+        self._seen = self._mark = 0
+        self._owed = self._spoken = 0
+        self._sentences = False
         self.events = 0
         """Events that came; together with the bytes of audio they tell whether anything moved."""
         self.started = False
@@ -35,8 +47,9 @@ class Progress:
         """The text is complete, and the server owes the rest until the end."""
 
     def begin(self, now: float) -> None:
-        """A segment begins."""
+        """A segment begins; whatever was said is said again."""
         self.started = self.in_sentence = False
+        self._spoken = 0
         self._quiet_since = now
 
     def accept(self, now: float) -> None:
@@ -44,15 +57,25 @@ class Progress:
         self.started = True
         self._quiet_since = now
 
-    def owe(self, now: float, audio_bytes: int) -> None:
-        """Something was sent that makes the server owe audio. A silence that is counted already goes on."""
-        if self._owed_since is None and not self.in_sentence:
+    @property
+    def _owes(self) -> bool:
+        return self.in_sentence or self.finishing or self._spoken < self._owed
+
+    def owe(self, now: float, characters: int, audio_bytes: int) -> None:
+        """From now on the server owes the first `characters` of the text. A silence that is counted already goes on."""
+        if not self._owes:
             self._quiet_since = now
-        self._owed_since = audio_bytes + self.events
+        self._owed = characters
+        self._mark = audio_bytes + self.events
 
     def enter_sentence(self) -> None:
         """A sentence begins."""
-        self.in_sentence, self._owed_since = True, None
+        self.in_sentence = self._sentences = True
+
+    def leave_sentence(self, characters: int | None) -> None:
+        """A sentence ends; `characters` were spoken so far, or, where the server does not count, all that was owed."""
+        self.in_sentence = False
+        self._spoken = self._owed if characters is None else characters
 
     def overdue(
         self, now: float, audio_bytes: int, deadlines: Deadlines, *, paused: bool
@@ -63,9 +86,9 @@ class Progress:
         moved = audio_bytes + self.events
         if moved != self._seen:
             self._seen, self._quiet_since = moved, now
-            if self._owed_since is not None and audio_bytes and moved > self._owed_since:
-                self._owed_since = None
-        if paused or not (self._owed_since is not None or self.in_sentence or self.finishing):
+            if not self._sentences and audio_bytes and moved > self._mark:
+                self._spoken = self._owed  # a server that tells no sentences: audio is all that can be expected
+        if paused or not self._owes:
             self._quiet_since = now
             return None
         if audio_bytes:

@@ -27,7 +27,7 @@ _FINISH: Final = _Mark()
 class Script:
     """Texts, flushes and the finish, in order, and the position of the next one to send."""
 
-    __slots__ = ("_items", "_position", "_ssml", "_whole", "characters", "finished")
+    __slots__ = ("_items", "_position", "_ssml", "_whole", "characters", "finished", "visible")
 
     def __init__(self, dialect: Dialect, voice: Voice) -> None:
         self._items: list[str | _Mark] = []
@@ -36,6 +36,8 @@ class Script:
         self._whole = voice.ssml or not dialect.text_may_follow
         self.characters = 0
         """Characters of all texts, by the provider's counting."""
+        self.visible = 0
+        """The same without blanks, which a server may count or not."""
         self.finished = False
         """No text can follow."""
 
@@ -48,7 +50,9 @@ class Script:
         """
         if self.characters and self._whole:
             raise LeaseError("this task takes its text in one piece; start another task for more.")
-        self.characters += check_text(text, sent=self.characters, ssml=self._ssml)
+        characters = check_text(text, sent=self.characters, ssml=self._ssml)
+        self.characters += characters
+        self.visible += characters - (len(text) - len("".join(text.split())))
         self._items.append(text)
 
     def flush(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from speechpool.errors import LeaseError
 from speechpool.protocol import Voice
 
 from .core import TaskCore
@@ -36,11 +37,12 @@ class SpeechStream(TaskCore):
         SpeechPoolError: Its kinds, while entering or reading; whatever the text iterator raises, while reading.
     """
 
-    __slots__ = ("_feeder", "_text")
+    __slots__ = ("_feeder", "_read", "_text")
 
     def __init__(self, host: TaskHost, voice: Voice, text: Text, *, priority: Priority = "interactive") -> None:
         super().__init__(host, voice, priority=priority)
         self._feeder: asyncio.Task[None] | None = None
+        self._read = False
         self._text = text
         if isinstance(text, str):
             # Known now, checked now: a bad text must not cost a connection.
@@ -59,6 +61,9 @@ class SpeechStream(TaskCore):
         self._leave()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._read:
+            raise LeaseError("a stream is read once; two consumers would each get a part of it.")
+        self._read = True
         return self._chunks()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
@@ -96,10 +101,14 @@ class SpeechStream(TaskCore):
                 if held and not held.isspace() and self.outcome is None:
                     self._say(held)
                     held = ""
-                    if self._progress.started and self._connection is not None:
-                        await self._connection.transport.drain()
+                    await self._drain()
             if self.outcome is None:
                 self._finish()
+        except asyncio.CancelledError as error:
+            if self.outcome is not None:
+                raise  # by us: the stream was left
+            self._fail(RuntimeError("the text iterator was cancelled, so the rest of the text never came."))
+            raise error from None
         except Exception as error:  # noqa: BLE001  # the caller's iterator may raise anything, and must see it again
             if self.outcome is None:
                 self._fail(error)

@@ -58,8 +58,7 @@ class SpeechTask(TaskCore):
             LeaseError: The task is finished or has ended.
         """
         self._say(text)
-        if self._progress.started and self._connection is not None:
-            await self._connection.transport.drain()
+        await self._drain()
 
     async def flush(self) -> None:
         """Ask the server to speak what it holds of an incomplete sentence, and keep the task open."""
