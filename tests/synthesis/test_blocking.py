@@ -125,6 +125,82 @@ def test_t74_a_process_that_forgets_its_pool_ends_at_once_and_quietly(served):
     assert "Traceback" not in done.stderr
 
 
+ENDS = {
+    "a generator that is left over": """
+        chunks = iter(pool.stream("Hello.", voice))
+        next(chunks)
+    """,
+    "nothing": "",
+    "a text iterator that waits for ever": """
+        import queue
+        stream = pool.stream(iter(queue.Queue().get, None), voice).__enter__()
+    """,
+}
+
+
+@pytest.mark.parametrize("body", ENDS.values(), ids=ENDS)
+def test_t74_whatever_is_left_over_the_process_ends(served, body):
+    code = textwrap.dedent(f"""
+        import atexit
+        from speechpool import Endpoint, SpeechPool, Voice
+
+        def attempt(call):
+            try:
+                return call()
+            except Exception as error:
+                return type(error).__name__
+
+        voice = Voice("m", "v", format="pcm")
+        pool = SpeechPool(Endpoint("ws://127.0.0.1:{served.server.listener.port}", api_key="k"), max_size=2)
+        early = lambda: print(attempt(pool.close))
+        atexit.register(early)
+        pool.__enter__()
+    """) + textwrap.dedent(body)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "PoolClosed" in done.stdout  # the first handler runs last, when the loop has ended
+
+
+def test_t71_a_forked_child_gets_a_loop_of_its_own_and_may_not_use_the_parents_pool(served):
+    code = f"""
+        import os, warnings
+        warnings.simplefilter("ignore")
+        from speechpool import Endpoint, SpeechPool, Voice, SpeechPoolError
+        voice = Voice("m", "v", format="pcm")
+        endpoint = Endpoint("ws://127.0.0.1:{served.server.listener.port}", api_key="k")
+        with SpeechPool(endpoint, max_size=1) as pool:
+            child = os.fork()
+            if child == 0:
+                try:
+                    pool.synthesize("Inherited.", voice)
+                except SpeechPoolError as error:
+                    print(type(error).__name__, flush=True)
+                with SpeechPool(endpoint, max_size=1) as own:
+                    print(own.synthesize("Own.", voice).audio.decode(), flush=True)
+                os._exit(0)
+            print(os.waitpid(child, 0)[1], pool.synthesize("Parent.", voice).audio.decode())
+    """
+    done = subprocess.run(script(code), capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == ["WrongLoop", "Own.", "0", "Parent."], done.stderr
+
+
+def test_many_slow_text_iterators_hold_up_nobody(served):
+    gate = threading.Event()
+
+    def slow():
+        yield "One. "
+        gate.wait()
+        yield "Two."
+
+    with SpeechPool(served.endpoint, max_size=40) as pool:
+        streams = [pool.stream(slow(), VOICE) for _ in range(40)]
+        try:
+            assert [next(iter(stream)) for stream in streams] == [b"One. "] * 40
+        finally:
+            gate.set()
+
+
 def test_t73_ctrl_c_in_a_wait_cancels_the_task_and_keeps_the_pool(served):
     from speechpool.protocol.cosyvoice import FinishTask
 

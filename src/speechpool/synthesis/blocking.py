@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
+import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from speechpool.errors import WrongLoop
+from speechpool.errors import PoolClosed, WrongLoop
 from speechpool.protocol import Event, Voice
 
 from .endpoint import Endpoint
@@ -41,15 +44,23 @@ class _LoopThread:
     """One event loop in a daemon thread; started when first used, stopped at the exit of the process."""
 
     def __init__(self) -> None:
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            # A child has the loop, but not its thread: whoever waited for it would wait for ever.
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def run(self, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         """Run one coroutine on the loop and wait for its result.
 
         Raises:
             WrongLoop: Called from the loop itself, where waiting would never end.
+            PoolClosed: The process exits, and the loop has ended.
         """
         loop = self._running()
         if threading.current_thread() is self._thread:
@@ -62,8 +73,16 @@ class _LoopThread:
             future.cancel()
             raise
 
+    def post(self, work: Callable[[], object]) -> None:
+        """Have something done on the loop soon, without waiting; from a finaliser, in whatever thread it runs."""
+        loop = self._loop
+        if loop is not None and not self._stopped:
+            loop.call_soon_threadsafe(work)
+
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._stopped:
+                raise PoolClosed("the process exits, and the event loop of SpeechPool has ended.")
             if self._loop is None:
                 self._loop = _new_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="speechpool", daemon=True)
@@ -73,7 +92,9 @@ class _LoopThread:
 
     def _stop(self) -> None:
         # The thread must have left the loop before the interpreter takes its parts away.
-        loop, thread = self._loop, self._thread
+        with self._lock:
+            self._stopped = True
+            loop, thread = self._loop, self._thread
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(timeout=2.0)
@@ -163,9 +184,36 @@ def _threaded(text: str | Iterable[str]) -> Text:
 
 
 async def _in_thread(pieces: Iterator[str]) -> AsyncIterator[str]:
+    """Read an iterator in a thread of its own: a shared executor would let a few slow ones hold up all others."""
     loop = asyncio.get_running_loop()
-    while (piece := await loop.run_in_executor(None, next, pieces, None)) is not None:
-        yield piece
+    ready: asyncio.Queue[str | BaseException | None] = asyncio.Queue(1)
+    left = threading.Event()
+
+    def put(item: str | BaseException | None) -> None:
+        asyncio.run_coroutine_threadsafe(ready.put(item), loop).result()
+
+    def read() -> None:
+        with contextlib.suppress(RuntimeError, concurrent.futures.CancelledError):  # the loop has ended
+            try:
+                for piece in pieces:
+                    put(piece)
+                    if left.is_set():
+                        return
+                put(None)
+            except Exception as error:  # noqa: BLE001  # the caller's iterator may raise anything, and must see it again
+                put(error)
+
+    # A daemon: an iterator that blocks for ever must not keep the process alive.
+    threading.Thread(target=read, name="speechpool-text", daemon=True).start()
+    try:
+        while (item := await ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
+        while not ready.empty():
+            ready.get_nowait()  # a thread that waits to put something goes on, sees `left`, and ends
 
 
 async def _made(thing: _Result) -> _Result:
@@ -212,7 +260,7 @@ class BlockingTask:
         _thread.run(self._task.wait)
 
     def __iter__(self) -> Iterator[Event]:
-        return _drained(self._task)
+        return _batches(self._task)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -252,7 +300,7 @@ class BlockingStream:
     def __iter__(self) -> Iterator[bytes]:
         if self._stream._timing is None:
             _thread.run(self._stream.__aenter__)
-        return _drained(self._stream)
+        return _left_at_the_end(self._stream)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -270,13 +318,18 @@ class BlockingStream:
         return self._stream.first_packet_delay
 
 
-def _drained(task: Any) -> Iterator[Any]:
+def _batches(task: Any) -> Iterator[Any]:
     """Hand out everything that is ready per visit to the loop: one hop of threads for many frames."""
+    while batch := _thread.run(task._ready):
+        yield from batch
+
+
+def _left_at_the_end(stream: SpeechStream) -> Iterator[bytes]:
     try:
-        while batch := _thread.run(task._ready):
-            yield from batch
+        yield from _batches(stream)
     finally:
-        _thread.run(task.cancel)
+        # Not waited for: this may be a finaliser, in the thread of the loop or while the process exits.
+        _thread.post(stream._leave)
 
 
 class BlockingLease:
