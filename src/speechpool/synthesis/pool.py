@@ -141,8 +141,8 @@ class AsyncSpeechPool:
     async def close(self, drain: float | None = None) -> None:
         """Close every connection.
 
-        `drain` gives running tasks so many seconds to end; whatever still runs then fails with its connection. Without it
-        running tasks are cancelled on the server, and their callers get `PoolClosed`. A second call waits for the
+        `drain` gives running tasks so many seconds to end; whatever still runs then fails with its connection. Without
+        it running tasks are cancelled on the server, and their callers get `PoolClosed`. A second call waits for the
         first.
 
         Cancellation: the closing goes on.
