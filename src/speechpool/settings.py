@@ -93,7 +93,9 @@ class PoolSettings(CheckedSettings):
     idle_timeout: float | None = setting(None, 0.05, "s", "None: the provider's profile (DashScope: 50 s)")
     max_lifetime: float | None = setting(None, 0.1, "s", "None: the provider's profile (DashScope documents no limit)")
     max_opening: int = setting(8, 1, "connections", "dials at once: fast warm-up, yet no herd on the endpoint")
-    max_replacing: int = setting(4, 1, "connections", "replacements in flight beyond max_size")
+    max_replacing: int = setting(
+        4, 1, "connections", "replacements beyond max_size; reserved for renewal, no effect yet"
+    )
     borrow_timeout: float | None = setting(10.0, 0.0, "s", "a caller that waits longer has usually lost its listener")
     max_waiting: int | None = setting(None, 0, "callers", "None: 10 x max_size; beyond it borrowing fails at once")
     close_timeout: float = setting(2.0, 0.01, "s", "how long a peer may take to answer a close")

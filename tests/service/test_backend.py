@@ -142,15 +142,6 @@ def test_text_that_no_engine_speaks_is_refused_and_named(voice):
     run(scenario, voice)
 
 
-def test_the_speed_of_the_machine_is_measured_once(voice):
-    async def scenario(backend):
-        rate = await backend.measure_rate()
-        assert rate > 2
-        assert await backend.measure_rate() == rate
-
-    run(scenario, voice, workers=2)
-
-
 # ------------------------------------------------------------------------------------------ order and ends
 def test_complete_sentences_are_spoken_before_the_finish_and_tails_are_not():
     async def scenario(backend):

@@ -1,5 +1,4 @@
 import asyncio
-import math
 import random
 import statistics
 import sys
@@ -151,13 +150,6 @@ def test_pause_and_cancel_hold(make):
         count = len(other.events)
         await asyncio.sleep(0.05)
         assert len(other.events) == count
-
-    run(scenario, make("unpaced"))
-
-
-def test_no_core_is_needed(make):
-    async def scenario(backend):
-        assert await backend.measure_rate() == math.inf
 
     run(scenario, make("unpaced"))
 

@@ -9,19 +9,15 @@ Everything here runs on one event loop; engines work elsewhere (`players`, `sche
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Protocol
 
 from speechpool.audio import SAMPLE_RATES
 from speechpool.errors import SettingsError
 from speechpool.protocol.events import Word
 
-from .encoding import new_encoder
-from .engines import Engine, PacedEngine, Sentence, SynthesisEngine, load_engine
+from .engines import Engine, PacedEngine, SynthesisEngine, load_engine
 from .engines.scripts import foreign_script
 from .pacing import Pacer
 from .players import PacedPlayer, Player, ThreadedPlayer
@@ -167,16 +163,10 @@ class Backend(Protocol):
         Cancellation: the work stops all the same.
         """
 
-    async def measure_rate(self) -> float:
-        """Return how many seconds of speech this machine makes in a second, on all its cores; measured once."""
-
 
 _RANGES: Final = {"volume": (0, 100), "rate": (0.5, 2.0), "pitch": (0.5, 2.0), "seed": (0, 65535), "bit_rate": (6, 510)}
 _UNKNOWN_VOICE: Final = "[tts:]Engine return error code: 418"
 _SPOKEN_FORMATS: Final = ("pcm", "wav", "mp3")
-_SAMPLE_TEXT: Final = (
-    "The quick brown fox jumps over the lazy dog, while the old farmer watches from the porch of his house."
-)
 
 
 class LocalBackend:
@@ -212,7 +202,6 @@ class LocalBackend:
         if isinstance(self._engine, SynthesisEngine):
             self._scheduler = Scheduler(workers=workers, max_queue=max_queue)
         self._speeches: set[LocalSpeech] = set()
-        self._rate: float | None = None
         self._started = False
 
     @property
@@ -310,34 +299,6 @@ class LocalBackend:
         what = f"{script} text" if script else "this text"
         return f"No loaded engine speaks {what}; engine {self.engine!r} would have to leave it out."
 
-    async def measure_rate(self) -> float:
-        """Return how many seconds of speech all workers make in a second, mp3 included; infinite for a paced engine.
-
-        One core is measured, which should be idle, and counted as often as there are workers (two bring 1.95 times as
-        much). The result is kept.
-
-        Cancellation: the measurement ends by itself, and is lost.
-        """
-        if self._scheduler is None:
-            return math.inf
-        if self._rate is None:
-            one = await asyncio.to_thread(partial(_measure, self._engine))
-            self._rate = one * self._scheduler.workers
-        return self._rate
-
 
 def _invalid(message: str) -> BackendRefusal:
     return BackendRefusal(INVALID_PARAMETER, message)
-
-
-def _measure(engine: SynthesisEngine) -> float:
-    voice = next(iter(engine.voices().values()))
-    best = 0.0
-    for seed in range(3):
-        encoder = new_encoder("mp3", 22050, source_rate=engine.sample_rate)
-        begin, samples = time.perf_counter(), 0
-        for chunk in engine.synthesize(Sentence(text=_SAMPLE_TEXT, voice=voice, seed=seed)):
-            samples += len(chunk.samples)
-            encoder.encode(chunk.samples)
-        best = max(best, samples / engine.sample_rate / (time.perf_counter() - begin))
-    return best

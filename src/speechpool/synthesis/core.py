@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, cast
@@ -49,14 +48,12 @@ from .script import Script
 from .timing import TaskReport, Timing
 
 if TYPE_CHECKING:
-    from speechpool.limits import Permit, Priority
+    from speechpool.limits import Permit, Priority, Quota
     from speechpool.transport import Closed
 
     from .host import TaskHost, TaskLease
 
 __all__ = ["Outcome", "TaskCore"]
-
-log = logging.getLogger("speechpool.synthesis")
 
 Outcome = Literal["completed", "failed", "cancelled", "shed"]
 
@@ -200,15 +197,17 @@ class TaskCore(Delivery):
         # The waits for the permit and for the connection share one deadline, and stay inside that of the whole task.
         deadline = host.borrow_deadline(self._timing)
         if host.quota is not None:
-            await self._take_permit(deadline)
+            await self._take_permit(host.quota, deadline)
         lease = None if fresh else host.try_borrow()
         if lease is None:
             lease = await host.borrow(deadline, self._priority, fresh=fresh)
         # From here on nothing awaits: a cancellation cannot fall between the hand-over and the first frame.
         self._begin(lease)
 
-    async def _take_permit(self, deadline: float | None) -> None:
-        permit = self._permit = self._host.request_permit(self.voice, self._script.characters, self._priority, deadline)
+    async def _take_permit(self, quota: Quota, deadline: float | None) -> None:
+        permit = self._permit = self._host.request_permit(
+            quota, self.voice, self._script.characters, self._priority, deadline
+        )
         if not permit.granted:
             await permit.wait()
 

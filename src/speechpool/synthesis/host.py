@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from speechpool.errors import ConnectionLost, PoolClosed, RateLimited, SpeechPoolError, TaskFailed
+from speechpool.errors import ConnectionLost, RateLimited, SpeechPoolError, TaskFailed
 from speechpool.limits import Backoff, Permit, Priority, Quota, RetryBudget
 from speechpool.pool import Lease, Pool
 from speechpool.protocol import Dialect, Voice
@@ -122,11 +122,11 @@ class TaskHost:
         return lease
 
     # ---------------------------------------------------------------------------------- limits
-    def request_permit(self, voice: Voice, characters: int, priority: Priority, deadline: float | None) -> Permit:
-        """Ask the quota."""
-        if self.quota is None:
-            raise PoolClosed("this pool has no quota.")  # never: the task asks only where there is one
-        return self.quota.request(self._account, voice.model, characters, priority, deadline)
+    def request_permit(
+        self, quota: Quota, voice: Voice, characters: int, priority: Priority, deadline: float | None
+    ) -> Permit:
+        """Ask the quota on behalf of this account."""
+        return quota.request(self._account, voice.model, characters, priority, deadline)
 
     @staticmethod
     def settle(permit: Permit, outcome: str, error: SpeechPoolError | None) -> None:

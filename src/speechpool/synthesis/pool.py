@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from speechpool.limits import Priority, Quota
 
 __all__ = ["AsyncSpeechPool"]
-
-log = logging.getLogger("speechpool.synthesis")
 
 
 class AsyncSpeechPool:

@@ -129,8 +129,3 @@ class Histogram:
         """Add the values of `other`, which has the same bounds."""
         self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
-
-    def subtract(self, other: Histogram) -> None:
-        """Take out the values of an earlier state of this histogram."""
-        self.counts = [mine - its for mine, its in zip(self.counts, other.counts, strict=True)]
-        self.sum -= other.sum
