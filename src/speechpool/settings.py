@@ -67,11 +67,11 @@ def _check(owner: str, each: dataclasses.Field[Any], value: object) -> None:
             raise SettingsError(f"{owner}.{name} = {value!r} is unknown; choose one of {choices}.")
         return
     if value is None:
-        # None means "derived" where that is the default, and "never" for a time.
-        if each.default is None or unit == "s":
+        # None means "derived" where that is the default, "never" for a time, "any" for a rate.
+        if each.default is None or unit in {"s", "1/s"}:
             return
         raise SettingsError(f"{owner}.{name} must not be None; its default is {each.default!r}.")
-    wanted = (int, float) if unit == "s" or isinstance(each.default, float) else int
+    wanted = (int, float) if unit in {"s", "1/s"} or isinstance(each.default, float) else int
     if isinstance(value, bool) or not isinstance(value, wanted) or not math.isfinite(value):
         kind = "a whole number" if wanted is int else "a number"
         raise SettingsError(f"{owner}.{name} = {value!r} must be {kind} ({unit}).")

@@ -58,7 +58,7 @@ class ScriptedBackend:
     def voices(self):
         return ["longanyang"]
 
-    def open(self, task_id, parameters, listener):
+    def open(self, task_id, parameters, listener, *, client=""):
         if self.refusal:
             raise BackendRefusal(*self.refusal)
         self.speeches.append(ScriptedSpeech(listener, parameters))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from speechpool.audio import SAMPLE_RATES
+from speechpool.audio import FORMATS, SAMPLE_RATES
 from speechpool.errors import SettingsError
 from speechpool.protocol.events import Word
 
@@ -57,14 +57,16 @@ class SpeechParameters:
     Attributes:
         model: Any name; the local backend takes all.
         voice: A name of `Backend.voices`.
-        format: `pcm`, `wav` or `mp3`.
+        format: one of `speechpool.audio.FORMATS`.
         sample_rate: Hertz, one of `speechpool.audio.SAMPLE_RATES`.
-        bit_rate: kbit/s for mp3, 6 to 510; brought into what MPEG allows. None leaves it to the backend.
+        bit_rate: kbit/s for mp3 and opus, 6 to 510; brought into what the format allows. None leaves it to the backend.
         volume: 0 (silent) to 100, linear; 50 is the voice as it is.
         rate: 0.5 to 2.
         pitch: 0.5 to 2.
         seed: 0 to 65,535.
         word_timestamps: The client wants word times. The local backend always gives them.
+        language_hints: ISO 639-1 codes; the first one decides where the script alone does not.
+        pronunciations: Pairs of a word and how it is read, in pinyin with tone numbers ("ci2").
     """
 
     model: str = ""
@@ -77,6 +79,8 @@ class SpeechParameters:
     pitch: float = 1.0
     seed: int = 0
     word_timestamps: bool = False
+    language_hints: tuple[str, ...] = ()
+    pronunciations: tuple[tuple[str, str], ...] = ()
 
 
 class Listener(Protocol):
@@ -141,8 +145,14 @@ class Backend(Protocol):
     def profile(self) -> str | None:
         """The engine's profile, where it has several."""
 
-    def open(self, task_id: str, parameters: SpeechParameters, listener: Listener) -> Speech:
+    def open(self, task_id: str, parameters: SpeechParameters, listener: Listener, *, client: str = "") -> Speech:
         """Begin a task.
+
+        Args:
+            task_id: The id on the wire.
+            parameters: What is asked for.
+            listener: Who is told.
+            client: Who asks. Clients share the backend fairly, however many tasks one of them has.
 
         Raises:
             BackendRefusal: It is not taken; the code says why.
@@ -166,7 +176,6 @@ class Backend(Protocol):
 
 _RANGES: Final = {"volume": (0, 100), "rate": (0.5, 2.0), "pitch": (0.5, 2.0), "seed": (0, 65535), "bit_rate": (6, 510)}
 _UNKNOWN_VOICE: Final = "[tts:]Engine return error code: 418"
-_SPOKEN_FORMATS: Final = ("pcm", "wav", "mp3")
 
 
 class LocalBackend:
@@ -250,7 +259,7 @@ class LocalBackend:
         if self._scheduler is not None:
             await self._scheduler.close()
 
-    def open(self, task_id: str, parameters: SpeechParameters, listener: Listener) -> LocalSpeech:
+    def open(self, task_id: str, parameters: SpeechParameters, listener: Listener, *, client: str = "") -> LocalSpeech:
         """Begin a task.
 
         Raises:
@@ -278,7 +287,7 @@ class LocalBackend:
             value = getattr(parameters, name)
             if value is not None and not low <= value <= high:
                 raise _invalid(f"{name} {value:g} is out of range; it goes from {low:g} to {high:g}.")
-        formats = self._engine.formats if isinstance(self._engine, PacedEngine) else _SPOKEN_FORMATS
+        formats = self._engine.formats if isinstance(self._engine, PacedEngine) else FORMATS
         if parameters.format not in formats:
             raise _invalid(
                 f"format {parameters.format!r} is not offered yet by engine {self.engine!r}; ask for "

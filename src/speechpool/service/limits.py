@@ -19,12 +19,22 @@ class ServiceSettings(CheckedSettings):
     """
 
     max_connections: int = setting(2000, 1, "connections", "beyond it a handshake is answered 503")
+    max_connections_per_key: int | None = setting(None, 1, "connections", "None: no limit; the provider names none")
+    max_connections_per_address: int | None = setting(None, 1, "connections", "None: no limit of its own")
+    handshake_timeout: float | None = setting(5.0, 0.01, "s", "a peer that does not finish its request is dropped")
+    max_frame: int = setting(1_048_576, 1024, "bytes", "the longest text, escaped, takes a quarter of it; beyond: 1009")
     text_gap: float | None = setting(23.0, 0.01, "s", "a task without new text is given up; the provider's value")
     idle_timeout: float | None = setting(60.0, 0.01, "s", "a connection without a task is closed; the provider's value")
+    max_send: int = setting(20_000, 1, "characters", "of one send, a Han character counts 2; the provider's value")
+    max_task: int = setting(200_000, 1, "characters", "of one task, counted likewise; the provider's value")
+    max_instruction: int = setting(100, 1, "characters", "of an instruction, counted likewise; the provider's value")
+    submission_rate: float | None = setting(
+        3.0, 0.01, "1/s", "run-tasks of one key and model; the provider's value; None: no limit"
+    )
+    max_tasks_per_key: int | None = setting(None, 1, "tasks", "None: no limit; the provider names none")
     stall_timeout: float | None = setting(
         600.0, 0.01, "s", "a peer that takes no audio, or a speech that makes none, is given up"
     )
-
     linger: float | None = setting(
         0.2, 0.0, "s", "a failed connection stays open so long: a client that still sends learns the reason first"
     )

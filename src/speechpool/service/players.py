@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from .encoding import Encoder, new_encoder
 from .engines import PacedEngine, Sentence, SynthesisEngine, Take, Track
 from .pacing import Pacer
+from .passages import Passage
 from .scheduler import Job, Scheduler, Step
 from .voices import VoiceProfile
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .backend import SpeechParameters
 
 __all__ = ["PacedPlayer", "Performance", "Player", "ThreadedPlayer", "sentence_seed"]
@@ -38,8 +43,8 @@ class Performance(Protocol):
 class Player(Protocol):
     """Speaks the sentences of one task, one at a time."""
 
-    def play(self, text: str, *, first: bool, hear: Hear, end: End) -> Performance:
-        """Begin a sentence. Nothing is called before this returns.
+    def play(self, passage: Passage, *, first: bool, hear: Hear, end: End) -> Performance:
+        """Begin a passage of at most one sentence. Nothing is called before this returns.
 
         Raises:
             QueueFull: Too many listeners wait already.
@@ -70,7 +75,7 @@ class ThreadedPlayer:
         # Made by the first step. Steps of a task follow each other, so no two threads ever hold it at once.
         self._encoder: Encoder | None = None
 
-    def play(self, text: str, *, first: bool, hear: Hear, end: End) -> Performance:
+    def play(self, passage: Passage, *, first: bool, hear: Hear, end: End) -> Performance:
         """Queue the sentence at the moment when its listener runs out of audio."""
 
         def ended(error: Exception | None) -> None:
@@ -78,7 +83,7 @@ class ThreadedPlayer:
             end(error)
 
         deadline = max(self._deadline, self._scheduler.now)
-        job = Job(self._steps(text), deadline=deadline, first=first, on_step=hear, on_end=ended)
+        job = Job(self._steps(passage), deadline=deadline, first=first, on_step=hear, on_end=ended)
         self._scheduler.submit(job)
         return _Scheduled(self._scheduler, job)
 
@@ -86,22 +91,42 @@ class ThreadedPlayer:
         """Return the encoder's last bytes; too little work for a thread."""
         return b"" if self._encoder is None else self._encoder.flush()
 
-    def _steps(self, text: str) -> Iterator[Step]:
+    def _steps(self, passage: Passage) -> Iterator[Step]:
         wanted, engine = self._parameters, self._engine
         if self._encoder is None:
             self._encoder = new_encoder(
                 wanted.format, wanted.sample_rate, source_rate=engine.sample_rate, bit_rate=wanted.bit_rate
             )
-        sentence = Sentence(
-            text=text,
+        if passage.text:
+            for chunk in engine.synthesize(self._sentence(passage)):
+                yield Step(self._encoder.encode(chunk.samples), len(chunk.samples) / engine.sample_rate, chunk.words)
+        for samples in _silence(passage.pause, engine.sample_rate):
+            yield Step(self._encoder.encode(samples), len(samples) / engine.sample_rate)
+
+    def _sentence(self, passage: Passage) -> Sentence:
+        wanted = self._parameters
+        return Sentence(
+            text=passage.text,
             voice=self._voice,
-            rate=wanted.rate,
-            pitch=wanted.pitch,
-            volume=wanted.volume,
-            seed=sentence_seed(text, wanted),
+            rate=_within(wanted.rate * passage.rate, 0.5, 2.0),
+            pitch=_within(wanted.pitch * passage.pitch, 0.5, 2.0),
+            volume=_within(wanted.volume * passage.volume, 0.0, 100.0),
+            seed=sentence_seed(passage.text, wanted),
+            language=passage.language or (wanted.language_hints[0] if wanted.language_hints else None),
+            pronunciations=wanted.pronunciations,
         )
-        for chunk in engine.synthesize(sentence):
-            yield Step(self._encoder.encode(chunk.samples), len(chunk.samples) / engine.sample_rate, chunk.words)
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(high, max(low, value))
+
+
+def _silence(seconds: float, sample_rate: int) -> Iterator[NDArray[np.int16]]:
+    left = round(seconds * sample_rate)
+    while left > 0:
+        length = min(left, sample_rate)
+        yield np.zeros(length, np.int16)
+        left -= length
 
 
 @dataclass(slots=True)
@@ -134,10 +159,10 @@ class PacedPlayer:
         )
         self._next_due = 0.0
 
-    def play(self, text: str, *, first: bool, hear: Hear, end: End) -> Performance:
+    def play(self, passage: Passage, *, first: bool, hear: Hear, end: End) -> Performance:
         """Begin after the engine's delay, or where the sentence before left off."""
         awaited = first or self._next_due < self._pacer.now
-        take = self._track.take(text, awaited=awaited)
+        take = self._track.take(passage.text, awaited=awaited)
         due = self._pacer.now + take.delay if awaited else self._next_due
 
         def ended(due: float) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from speechpool.protocol.events import Word
 from speechpool.text import count_characters
 
+from .passages import Passage
 from .scheduler import QueueFull, Step
 from .sentences import Sentences, is_speakable
 
@@ -138,7 +139,7 @@ class LocalSpeech:
         self._text, self._words, self._begun, self._sounding = text, (), False, 0.0
         try:
             self._performance = self._player.play(
-                text, first=not self._heard, hear=self._on_step, end=self._on_sentence_end
+                Passage(text=text), first=not self._heard, hear=self._on_step, end=self._on_sentence_end
             )
         except QueueFull:
             self._fail(*THROTTLED)

@@ -47,6 +47,9 @@ class Sentence:
         pitch: 0.5 to 2, on top of the voice's own.
         volume: 0 to 100; 50 is the voice as it is.
         seed: Of the random part of the sound.
+        language: ISO 639-1 code of the text, if somebody said so. An engine of one language ignores it.
+        pronunciations: Pairs of a word and how it is read, in pinyin with tone numbers ("ci2"). An engine that cannot
+            follow them ignores them.
     """
 
     text: str
@@ -55,6 +58,8 @@ class Sentence:
     pitch: float = 1.0
     volume: float = 50
     seed: int = 0
+    language: str | None = None
+    pronunciations: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
