@@ -1,6 +1,9 @@
 """Where to, and with which key; the key is never shown."""
 
 import asyncio
+import dataclasses
+import os
+import traceback
 
 import pytest
 
@@ -66,3 +69,104 @@ def test_t80_the_text_form_shows_no_key():
     endpoint = Endpoint("wss://user:pw@example.com", api_key="canary", headers={"X": "canary"})
     assert "canary" not in repr(endpoint)
     assert "pw" not in endpoint.display
+
+
+# ------------------------------------------------------------------------------------------ proxies
+@pytest.fixture
+def environment(monkeypatch):
+    """Set variables for proxies; no others are there."""
+    for name in os.environ:
+        if name.lower().endswith("_proxy") or name == "REQUEST_METHOD":
+            monkeypatch.delenv(name)
+    return lambda **variables: [monkeypatch.setenv(*each) for each in variables.items()]
+
+
+def route(url, **options):
+    return Endpoint(url, api_key="k", **options).route
+
+
+def test_without_variables_there_is_no_proxy(environment):
+    assert route("wss://example.com") is None
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_variable_names_the_proxy_of_wss(environment, name):
+    environment(**{name: "http://proxy:3128"})
+    assert route("wss://example.com") == "http://proxy:3128"
+    assert (route("ws://example.com") is None) is ("http" in name.lower())
+
+
+def test_the_variable_of_the_scheme_wins_over_that_of_all_and_lower_case_over_upper(environment):
+    environment(HTTP_PROXY="http://upper:1", http_proxy="http://lower:1", ALL_PROXY="socks5://all:1")
+    assert route("ws://example.com") == "http://lower:1"
+    assert route("wss://example.com") == "socks5://all:1"
+
+
+@pytest.mark.parametrize(
+    ("value", "proxied"),
+    [
+        ("other.example", True),
+        ("example.com", False),
+        (".example.com", False),
+        ("com", False),
+        ("other.example, example.com", False),
+        ("sub.example.com", True),
+        ("example.com:443", True),
+        ("example.com:8443", False),
+        ("*", False),
+        ("", True),
+    ],
+)
+def test_no_proxy_lists_hosts_that_are_reached_without_one(environment, value, proxied):
+    environment(HTTPS_PROXY="http://proxy:3128", NO_PROXY=value)
+    assert (route("wss://example.com:8443/x") is not None) is proxied
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_this_machine_is_never_reached_through_a_proxy_unless_the_endpoint_says_so(environment, host):
+    environment(ALL_PROXY="http://proxy:3128")
+    assert route(f"wss://{host}:8765") is None
+    assert route(f"wss://{host}:8765", proxy="http://own:1") == "http://own:1"
+    assert Endpoint.local().route is None
+
+
+def test_the_proxy_of_the_endpoint_wins_and_none_means_none(environment):
+    environment(HTTPS_PROXY="http://proxy:3128", NO_PROXY="example.com")
+    assert route("wss://example.com", proxy="socks5h://own:1080") == "socks5h://own:1080"
+    assert route("wss://elsewhere.example", proxy="none") is None
+
+
+def test_a_stranger_cannot_set_the_proxy_of_a_cgi_program(environment):
+    environment(HTTP_PROXY="http://evil:1", REQUEST_METHOD="GET")
+    assert route("ws://example.com") is None
+
+
+def test_the_environment_counts_when_the_endpoint_is_made(environment, monkeypatch):
+    environment(HTTPS_PROXY="http://first:1")
+    endpoint = Endpoint("wss://example.com", api_key="k")
+    monkeypatch.setenv("HTTPS_PROXY", "http://second:1")
+    assert endpoint.route == "http://first:1"
+    assert dataclasses.replace(endpoint).route == "http://second:1"
+
+
+def test_a_bare_host_is_an_http_proxy_and_user_and_password_stay(environment):
+    environment(HTTPS_PROXY="user:p%40ss@proxy:3128")
+    endpoint = Endpoint("wss://example.com", api_key="k")
+    assert endpoint.route == "http://user:p%40ss@proxy:3128"
+    assert "p%40ss" not in repr(endpoint)
+
+
+@pytest.mark.parametrize("value", ["ftp://u:canary@proxy", "http://u:canary@proxy:port", "http://"])
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_variable_that_is_no_proxy_is_named_and_its_password_not_shown(environment, name, value):
+    environment(**{name: value})
+    with pytest.raises(SettingsError, match=name) as caught:
+        route("wss://example.com")
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("proxy", ["", "None", "proxy:3128", "ftp://u:canary@proxy"])
+def test_an_endpoint_refuses_what_is_no_proxy(proxy):
+    with pytest.raises(SettingsError) as caught:
+        route("wss://example.com", proxy=proxy)
+    assert "canary" not in str(caught.value)

@@ -14,11 +14,13 @@ import traceback
 
 import pytest
 import trustme
-from raw_peer import TEXT, frame, raw_server, shake_hands
 from transport_pair import LOOPS, Recorder, push, run
 
+from proxy_kit import ConnectProxy, SocksProxy
+from raw_peer import TEXT, frame, raw_server, shake_hands
 from speechpool.errors import ConnectFailed, RateLimited, SettingsError, Unauthorized
 from speechpool.transport import Accepted, connect, failures, serve
+from tls_kit import presenting, trusting
 
 KEY = "sk-0123456789abcdef"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -32,18 +34,6 @@ def loop(request):
 @pytest.fixture(scope="module")
 def authority():
     return trustme.CA()
-
-
-def trusting(authority):
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-def presenting(certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
 
 
 def open_sockets():
@@ -138,6 +128,11 @@ class TestStatus:
     )
     def test_retry_after_forms(self, headers, seconds):
         assert failures.retry_after(headers, now=60.0) == seconds
+
+    def test_a_redirect_to_nowhere_is_a_refusal_too(self):
+        error = failures.refused("host/x", 302, {"location": "http://[x/"})
+        assert (error.status, error.permanent) == (302, True)
+        assert "a place that is no URL" in str(error)
 
     def test_redirects_are_not_followed(self):
         hits = []
@@ -498,6 +493,24 @@ class TestTls:
         assert "speak no TLS" in str(error)
         assert "ws://" in str(error)
 
+    @pytest.mark.parametrize(
+        ("reason", "words", "permanent"),
+        [
+            ("UNSUPPORTED_PROTOCOL", "TLS 1.2 or newer", True),
+            ("TLSV1_ALERT_PROTOCOL_VERSION", "TLS 1.2 or newer", True),
+            ("NO_SHARED_CIPHER", "no cipher", True),
+            ("WRONG_VERSION_NUMBER", "speak no TLS", True),
+            ("SOMETHING_NEW", "TLS settings", False),
+        ],
+    )
+    def test_each_reason_says_what_to_do(self, reason, words, permanent):
+        error = ssl.SSLError(1, f"[SSL: {reason}] words of OpenSSL (_ssl.c:1006)")
+        error.reason = reason
+        failed = failures.tls_failed("host/path", "host:443", error)
+        assert words in str(failed)
+        assert reason in str(failed)
+        assert failed.permanent is permanent
+
     def test_wss_to_a_port_that_hangs_up(self, loop, caplog):
         async def main():
             listener = await serve(lambda _: Accepted(Recorder()), "127.0.0.1", 0, handshake_timeout=0.05)
@@ -540,76 +553,6 @@ class TestTls:
 
         error = run(main(), loop)
         assert "wss://" in str(error)
-
-
-async def relay(reader, writer, host, port):
-    there_reader, there_writer = await asyncio.open_connection(host, port)
-
-    async def copy(source, sink):
-        while data := await source.read(65536):
-            sink.write(data)
-        sink.close()
-
-    try:
-        await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer))
-    finally:
-        there_writer.close()
-
-
-class ConnectProxy:
-    """HTTP CONNECT, with Basic authentication."""
-
-    shown = "http"
-
-    def __init__(self, status=None):
-        self.asked = []
-        self.status = status
-
-    async def __call__(self, reader, writer):
-        request = (await reader.readuntil(b"\r\n\r\n")).decode()
-        target = request.split()[1]
-        self.asked.append(target)
-        if self.status or "Proxy-Authorization: Basic dXNlcjpwQHNz" not in request:
-            writer.write(f"HTTP/1.1 {self.status or '407 Proxy Authentication Required'}\r\n\r\n".encode())
-            return
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        host, _, port = target.rpartition(":")
-        await relay(reader, writer, host, int(port))
-
-
-class SocksProxy:
-    """SOCKS5 with user and password."""
-
-    shown = "socks5"
-
-    def __init__(self, status=None):
-        self.asked = []
-        self.status = status
-
-    async def __call__(self, reader, writer):
-        _, methods = await reader.readexactly(2)
-        offered = await reader.readexactly(methods)
-        if 2 not in offered:
-            writer.write(b"\5\xff")
-            return
-        writer.write(b"\5\2")
-        user = await reader.readexactly((await reader.readexactly(2))[1])
-        password = await reader.readexactly((await reader.readexactly(1))[0])
-        good = (user, password) == (b"user", b"p@ss")
-        writer.write(b"\1\0" if good else b"\1\1")
-        if not good:
-            return
-        _, _, _, kind = await reader.readexactly(4)
-        assert kind in {1, 3}
-        raw = await reader.readexactly(4 if kind == 1 else (await reader.readexactly(1))[0])
-        host = socket.inet_ntoa(raw) if kind == 1 else raw.decode()
-        port = int.from_bytes(await reader.readexactly(2))
-        self.asked.append(f"{host}:{port}")
-        if self.status:
-            writer.write(b"\5\5\0\1" + bytes(6))
-            return
-        writer.write(b"\5\0\0\1" + bytes(6))
-        await relay(reader, writer, host, port)
 
 
 @pytest.mark.parametrize("proxy_type", [ConnectProxy, SocksProxy])

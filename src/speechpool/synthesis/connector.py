@@ -86,7 +86,7 @@ class SpeechConnector:
             connection,
             headers=headers,
             ssl=endpoint.ssl,
-            proxy=endpoint.proxy,
+            proxy=endpoint.route,
             timeout=self._timeout,
             heartbeat=self._heartbeat,
         )

@@ -13,11 +13,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from speechpool.errors import SettingsError
 from speechpool.protocol import Dialect, Voice
+from speechpool.transport import Proxy, environment_proxy
 
 __all__ = ["ApiKey", "Endpoint"]
 
 ApiKey = str | Callable[[], str | Awaitable[str]]
 """A key, or a function (async or not) that is asked for one at each dial, for keys that rotate."""
+
+NO_PROXY: Final = "none"
+"""As `Endpoint.proxy`: no proxy, whatever the environment says."""
 
 # Classic hosts, and hosts that carry the workspace in their name (DashScope's region pages, SDK common/env.py).
 _CLASSIC: Final = {
@@ -49,10 +53,12 @@ class Endpoint:
         workspace: The workspace, where the account has several.
         headers: Further headers of the handshake; they win over ours.
         ssl: A TLS context; None uses the system's trusted certificates for `wss`.
-        proxy: `http://`, `https://`, `socks4://` or `socks5://`, with `user:password@` where it asks for them.
+        proxy: `http://`, `https://`, `socks4://` or `socks5://`, with `user:password@` where it asks for them;
+            `"none"`: never one. None takes what the environment says when the endpoint is made: `HTTPS_PROXY` for
+            `wss`, `HTTP_PROXY` for `ws`, else `ALL_PROXY`; none for hosts in `NO_PROXY` and for this machine.
 
     Raises:
-        SettingsError: The URL is none, or there is no key. Nothing was dialled.
+        SettingsError: The URL is none, there is no key, or a proxy cannot be used. Nothing was dialled.
     """
 
     url: str
@@ -62,9 +68,11 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ssl: SSLContext | None = field(default=None, repr=False)
     proxy: str | None = field(default=None, repr=False)
+    _route: str | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _split(self.url)
+        object.__setattr__(self, "_route", self._find_route())
         key = self.api_key
         if key is None:
             key = os.environ.get("DASHSCOPE_API_KEY")
@@ -116,14 +124,32 @@ class Endpoint:
         return parts.netloc.rpartition("@")[2] + parts.path
 
     @property
+    def host(self) -> str:
+        """The host name: what one limit of connections to a host counts."""
+        return _split(self.url).hostname or ""
+
+    @property
     def account(self) -> str:
         """What shares one quota: host and workspace, so name the workspace where one process uses several accounts."""
-        return f"{_split(self.url).hostname}/{self.workspace or ''}"
+        return f"{self.host}/{self.workspace or ''}"
+
+    @property
+    def route(self) -> str | None:
+        """The URL of the proxy that every dial takes, with its password; None: none."""
+        return self._route
 
     def address(self, dialect: Dialect, voice: Voice | None) -> str:
         """Return the whole URL for a connection."""
         path = _split(self.url).path
         return self.url.rstrip("/") + dialect.path(voice) if path in {"", "/"} else self.url
+
+    def _find_route(self) -> str | None:
+        if self.proxy is None:
+            return environment_proxy(self.url)
+        if self.proxy == NO_PROXY:
+            return None
+        Proxy.parse(self.proxy)
+        return self.proxy
 
     async def key(self) -> str:
         """Return the key of the next dial.

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from .connection import Closed, Connection, Frame, Owner
 from .heartbeat import Heartbeat
-from .requests import Accepted, Accepter, Refusal, Request, ServedOwner
+from .requests import Accepted, Accepter, Greeter, Greeting, Refusal, Request, ServedOwner
 
 if TYPE_CHECKING:
     from .dialling import connect
+    from .proxies import environment_proxy
     from .serving import Listener, serve
+    from .target import Proxy
     from .websocket import WebSocketConnection
 
 __all__ = [
@@ -27,18 +29,29 @@ __all__ = [
     "Closed",
     "Connection",
     "Frame",
+    "Greeter",
+    "Greeting",
     "Heartbeat",
     "Listener",
     "Owner",
+    "Proxy",
     "Refusal",
     "Request",
     "ServedOwner",
     "WebSocketConnection",
     "connect",
+    "environment_proxy",
     "serve",
 ]
 
-_LATER = {"connect": "dialling", "serve": "serving", "Listener": "serving", "WebSocketConnection": "websocket"}
+_LATER = {
+    "Listener": "serving",
+    "Proxy": "target",
+    "WebSocketConnection": "websocket",
+    "connect": "dialling",
+    "environment_proxy": "proxies",
+    "serve": "serving",
+}
 
 
 def __getattr__(name: str) -> Any:

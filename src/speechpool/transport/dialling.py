@@ -23,6 +23,7 @@ from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from speechpool.errors import ConnectFailed, SettingsError
 
 from . import failures
+from .accepting import runs_on_uvloop
 from .connection import Closed, Owner
 from .heartbeat import Heartbeat
 from .logs import PICOWS_LOG
@@ -128,6 +129,7 @@ class _Dial:
             max_frame_size=self._max_message,
             read_buffer_init_size=read_buffer,
             logger_name=PICOWS_LOG,
+            use_aiofastnet=not runs_on_uvloop(),  # see accepting
         )
 
     def _connected(self, _request: object, _response: object) -> WebSocketConnection:

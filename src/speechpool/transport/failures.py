@@ -33,15 +33,35 @@ __all__ = [
 _WORTH_RETRYING = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _LONGEST_BODY = 200
 
+_TRUST = "pass an SSLContext that trusts it (on the command line: --tls-ca FILE)"
 _CERTIFICATE = {
     9: "the certificate is not valid yet; check the clock of this machine",
     10: "the certificate has expired; renew it, or check the clock of this machine",
-    18: "the certificate is self-signed; pass an SSLContext that trusts it",
-    19: "its certificate authority is unknown; pass an SSLContext that trusts it",
-    20: "its certificate authority is unknown; pass an SSLContext that trusts it",
-    21: "its certificate authority is unknown; pass an SSLContext that trusts it",
+    18: f"the certificate is self-signed; {_TRUST}",
+    19: f"its certificate authority is unknown; {_TRUST}",
+    20: f"its certificate authority is unknown; {_TRUST}",
+    21: f"its certificate authority is unknown; {_TRUST}",
     62: "the certificate is for another host; check the host name of the URL",
     64: "the certificate is for another address; use the host name that it was made for",
+}
+
+_PLAIN = "That port seems to speak no TLS; is the URL ws:// or the port another?"
+_OLD = "It speaks only versions of TLS that are too old to be safe; let it offer TLS 1.2 or newer."
+_NO_CIPHER = "The two sides share no cipher; let it offer modern ones, or pass an SSLContext that takes its own."
+_TLS_HINTS = {
+    # By the reasons of OpenSSL 3.0 to 3.5; a peer's own alert has "ALERT" in its name.
+    "WRONG_VERSION_NUMBER": _PLAIN,
+    "PACKET_LENGTH_TOO_LONG": _PLAIN,
+    "HTTP_REQUEST": _PLAIN,
+    "UNKNOWN_PROTOCOL": _PLAIN,
+    "RECORD_LAYER_FAILURE": _PLAIN,
+    "UNSUPPORTED_PROTOCOL": _OLD,
+    "TLSV1_ALERT_PROTOCOL_VERSION": _OLD,
+    "UNSUPPORTED_SSL_VERSION": _OLD,
+    "VERSION_TOO_LOW": _OLD,
+    "NO_PROTOCOLS_AVAILABLE": _OLD,
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": _NO_CIPHER,
+    "NO_SHARED_CIPHER": _NO_CIPHER,
 }
 
 
@@ -139,18 +159,10 @@ def tls_failed(endpoint: str, where: str, error: tls.SSLError) -> ConnectFailed:
         text = f"Cannot trust {where}: {why}."
         return ConnectFailed(f"{text} (while connecting to {endpoint})", permanent=True, endpoint=endpoint)
     reason = error.reason or str(error)
-    plain = reason in {
-        "WRONG_VERSION_NUMBER",
-        "PACKET_LENGTH_TOO_LONG",
-        "HTTP_REQUEST",
-        "UNKNOWN_PROTOCOL",
-        "RECORD_LAYER_FAILURE",
-    }
-    hint = (
-        "That port seems to speak no TLS; is the URL ws:// or the port another?" if plain else "Check its TLS settings."
-    )
+    permanent = reason in _TLS_HINTS
+    hint = _TLS_HINTS.get(reason, "Check its TLS settings.")
     text = f"Cannot reach {endpoint}: the TLS handshake with {where} failed ({reason}). {hint}"
-    return ConnectFailed(text, permanent=plain, endpoint=endpoint)
+    return ConnectFailed(text, permanent=permanent, endpoint=endpoint)
 
 
 def closed_early(endpoint: str, where: str, secure: bool) -> ConnectFailed:
@@ -190,5 +202,8 @@ def _date(value: str) -> float | None:
 
 
 def _without_query(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a place that is no URL"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else parts.path

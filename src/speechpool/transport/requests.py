@@ -8,14 +8,12 @@ from typing import Protocol, TypeAlias
 
 from .connection import Connection, Owner
 
-__all__ = ["Accepted", "Accepter", "Refusal", "Request", "ServedOwner"]
+__all__ = ["Accepted", "Accepter", "Greeter", "Greeting", "Refusal", "Request", "ServedOwner"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """The HTTP request that opens a connection.
-
-    The peer's address is known only afterwards: `WebSocketConnection.peer`.
 
     Attributes:
         method: Always `GET` so far; other methods are answered 400 before anybody is asked.
@@ -23,6 +21,7 @@ class Request:
         query: What follows the question mark, or an empty string.
         headers: Header values by name; names ignore case, and values are never logged.
         upgrade: It asks for a WebSocket. Otherwise only a `Refusal` (which may be a 200) makes sense.
+        peer: Address and port of the other end of the socket, which may be a proxy; None: it has none.
     """
 
     method: str
@@ -30,6 +29,7 @@ class Request:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     upgrade: bool = True
+    peer: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +70,22 @@ class Accepted:
 
 Accepter: TypeAlias = Callable[[Request], Accepted | Refusal]
 """Decides on one handshake, without waiting. An exception is logged and answered 500."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What goes wrong with one handshake, for tests of clients; all at their defaults: nothing.
+
+    Attributes:
+        delay: Seconds that the request lies unread; `math.inf`: until the peer leaves.
+        drop: Then the socket is dropped without a word.
+        refusal: Else this is the answer, whatever was asked for.
+    """
+
+    delay: float = 0.0
+    drop: bool = False
+    refusal: Refusal | None = None
+
+
+Greeter: TypeAlias = Callable[[str], Greeting]
+"""Told the path of a request, as sent and without the query, it says how to greet who asked."""

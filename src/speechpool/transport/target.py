@@ -10,6 +10,8 @@ from speechpool.errors import SettingsError
 __all__ = ["Proxy", "Target"]
 
 _PROXY_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080}
+_ALIASES = {"socks5h": "socks5"}
+"""What curl calls a SOCKS5 proxy that looks the host name up, as ours always does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Proxy:
         if url is None:
             return None
         parts, port = _split(url, "proxy")
+        parts = parts._replace(scheme=_ALIASES.get(parts.scheme, parts.scheme))
         if parts.scheme not in _PROXY_PORTS or not parts.hostname:
             schemes = ", ".join(f"{scheme}://" for scheme in _PROXY_PORTS)
             raise SettingsError(
