@@ -12,10 +12,13 @@ from .errors import SettingsError
 __all__ = [
     "DEFAULT_SAMPLE_RATE",
     "FORMATS",
+    "OPUS_SAMPLE_RATES",
     "SAMPLE_RATES",
     "check_format",
     "check_sample_rate",
+    "default_sample_rate",
     "pcm_seconds",
+    "sample_rates",
     "wav_header",
     "wav_payload_offset",
 ]
@@ -24,8 +27,10 @@ FORMATS = ("pcm", "wav", "mp3", "opus")
 """Formats of the wire; `opus` is Ogg Opus."""
 SAMPLE_RATES = (8000, 16000, 22050, 24000, 44100, 48000)
 """Sample rates of the official `AudioFormat`, in hertz."""
+OPUS_SAMPLE_RATES = (8000, 16000, 24000, 48000)
+"""Those of them that opus knows."""
 DEFAULT_SAMPLE_RATE = 22050
-"""What the server uses where a client leaves the choice to it."""
+"""What the server uses where a client leaves the choice to it; for opus 24,000."""
 
 STREAM_LENGTH = 0xFFFFFFFF
 """Length field of a WAV header whose data has no end yet."""
@@ -43,15 +48,27 @@ def check_format(value: object) -> str:
     return name
 
 
-def check_sample_rate(value: object) -> int:
+def sample_rates(audio_format: str) -> tuple[int, ...]:
+    """Return the sample rates of a format, in hertz."""
+    return OPUS_SAMPLE_RATES if audio_format == "opus" else SAMPLE_RATES
+
+
+def default_sample_rate(audio_format: str) -> int:
+    """Return what the server uses for a format, in hertz, where a client leaves the choice to it."""
+    return 24000 if audio_format == "opus" else DEFAULT_SAMPLE_RATE
+
+
+def check_sample_rate(value: object, audio_format: str = "pcm") -> int:
     """Return `value`.
 
     Raises:
-        SettingsError: It is no sample rate that the provider knows.
+        SettingsError: It is no sample rate that the provider knows, or not in this format.
     """
-    if value not in SAMPLE_RATES or not isinstance(value, int):
-        rates = ", ".join(str(rate) for rate in SAMPLE_RATES)
-        raise SettingsError(f"sample_rate {value!r} is not offered; choose one of {rates} (Hz).")
+    allowed = sample_rates(audio_format)
+    if value not in allowed or not isinstance(value, int):
+        rates = ", ".join(map(str, allowed))
+        where = " for opus" if audio_format == "opus" else ""
+        raise SettingsError(f"sample_rate {value!r} is not offered{where}; choose one of {rates} (Hz).")
     return value
 
 
@@ -110,7 +127,8 @@ def carries_audio(audio_format: str, data: bytes) -> bool:
 def stream_seconds(audio_format: str, sample_rate: int, head: bytes, length: int) -> float | None:
     """Return the duration of a stream of `length` bytes that begins with `head`; None where only decoding would tell.
 
-    Exact for pcm and wav; for mp3 from the bit rate of its first frame, which is right at a constant bit rate.
+    Exact for pcm and wav; for mp3 from the bit rate of its first frame, which is right at a constant bit rate; for opus
+    exact where `head` is the whole stream, since only its last page tells, and None elsewhere.
     """
     if audio_format == "pcm":
         return pcm_seconds(length, sample_rate)
@@ -119,7 +137,17 @@ def stream_seconds(audio_format: str, sample_rate: int, head: bytes, length: int
         return pcm_seconds(max(0, length - (offset or 44)), sample_rate)
     if audio_format == "mp3":
         return _mp3_seconds(head, length)
-    return None
+    return _opus_seconds(head) if len(head) == length else None
+
+
+def _opus_seconds(data: bytes) -> float | None:
+    """The position behind the last page, less what a decoder drops at the front (RFC 7845, sections 4 and 5.1)."""
+    head, last = data.find(b"OpusHead"), data.rfind(b"OggS")
+    if head < 0 or len(data) < max(head + 12, last + 14):
+        return None
+    pre_skip = int.from_bytes(data[head + 10 : head + 12], "little")
+    position = int.from_bytes(data[last + 6 : last + 14], "little", signed=True)
+    return max(0, position - pre_skip) / 48000
 
 
 def _mp3_seconds(head: bytes, length: int) -> float | None:

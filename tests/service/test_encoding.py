@@ -33,6 +33,20 @@ def test_pcm_has_its_duration_and_its_tone_at_every_sample_rate(sample_rate):
 
 
 @pytest.mark.parametrize("sample_rate", SAMPLE_RATES)
+@pytest.mark.parametrize("count", [1, 999, 24000, 50001])
+def test_resampling_keeps_the_length_to_the_sample(sample_rate, count):
+    data = b"".join(stream("pcm", sample_rate, tone(3)[:count]))
+    assert abs(len(data) // 2 - count * sample_rate / SOURCE) <= 0.5
+
+
+@pytest.mark.parametrize("sample_rate", SAMPLE_RATES)
+def test_mp3_is_longer_by_the_delay_of_its_encoder_and_less_than_two_frames(sample_rate):
+    decoded = miniaudio.mp3_read_s16(b"".join(stream("mp3", sample_rate, tone(1))))
+    frame = 1152 if sample_rate >= 32000 else 576
+    assert 0 <= decoded.num_frames - sample_rate <= 2 * frame + 1105  # 1105: LAME's delay and the decoder's
+
+
+@pytest.mark.parametrize("sample_rate", SAMPLE_RATES)
 def test_mp3_decodes_in_one_go_at_every_sample_rate(sample_rate):
     data = b"".join(stream("mp3", sample_rate, tone(5)))
     decoded = miniaudio.mp3_read_s16(data)
@@ -79,8 +93,11 @@ def test_the_bit_rate_is_kept():
 
 
 def test_unknown_formats_and_rates_are_refused():
-    with pytest.raises(SettingsError, match="pcm, wav, mp3"):
-        new_encoder("opus", 24000, source_rate=SOURCE)
+    with pytest.raises(SettingsError, match="pcm, wav, mp3, opus"):
+        new_encoder("flac", 24000, source_rate=SOURCE)
+    for sample_rate in (22050, 44100):
+        with pytest.raises(SettingsError, match=f"{sample_rate} is not offered for opus; .* 8000, 16000, 24000, 48000"):
+            new_encoder("opus", sample_rate, source_rate=SOURCE)
     with pytest.raises(SettingsError, match="12345"):
         new_encoder("pcm", 12345, source_rate=SOURCE)
 

@@ -23,9 +23,11 @@ from speechpool.service.engines.hibari import (
     SPECTRA,
     HibariEngine,
     _borders,
+    _shortened,
 )
 from speechpool.service.engines.phonemes import word_times
 from speechpool.service.engines.postprocess import to_int16
+from speechpool.service.engines.timbre import Timbre
 from speechpool.service.engines.vocoder import Vocoder
 from speechpool.service.voices import VOICES
 
@@ -78,13 +80,21 @@ def test_both_halves_of_the_model_give_what_the_whole_gives(engine):
     [run] = engine._phonemizer.runs(MEDIUM)
     assert run.ids == whole.ids(whole.phonemize(MEDIUM)[0])
     feeds = {"ids": np.asarray([run.ids], np.int64), "speed": np.ones(1, np.float32)}
-    f0, features, durations = engine._front.run(None, feeds)
+    f0, features, durations, _ = engine._front.run(None, feeds)
     *spectra, expected_f0 = whole.sess.run(None, feeds)
     assert np.allclose(f0, expected_f0, rtol=1e-3)
     assert features.shape[2] == 2 * durations.sum() == f0.shape[1]
     for ours, theirs in zip(engine._decoder.run(None, {FEATURES: features}), spectra, strict=True):
         # Rounding inside of the two programs differs; 8-bit weights make more of it than floats would.
         assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.999
+
+
+def test_lengths_divided_by_the_speed_and_rounded_are_the_models_durations(engine):
+    [run] = engine._phonemizer.runs(MEDIUM)
+    ids = np.asarray([run.ids], np.int64)
+    for speed in (0.5, 1.0, 1.3, 2.0):
+        _, _, durations, lengths = engine._front.run(None, {"ids": ids, "speed": np.asarray([speed], np.float32)})
+        assert np.array_equal(np.maximum(np.rint(lengths / np.float32(speed)), 1), durations)
 
 
 def test_a_graph_cannot_be_cut_where_it_does_not_come_apart():
@@ -145,20 +155,80 @@ def test_the_same_sentence_has_the_same_samples_and_another_seed_others(engine):
     assert not np.array_equal(once, other)
 
 
-def test_the_rate_changes_the_length(engine):
-    normal, fast, slow = (len(speak(engine, MEDIUM, rate=rate)[0]) for rate in (1.0, 2.0, 0.5))
-    assert fast / normal == pytest.approx(0.5, abs=0.1)
-    assert slow / normal == pytest.approx(2.0, abs=0.2)
+@pytest.mark.parametrize("rate", [0.5, 0.8, 1.25, 2.0])
+def test_the_rate_divides_the_length(engine, rate):
+    for text, tolerance in ((MEDIUM, 0.01), (SHORT, 0.02)):
+        normal, other = (len(speak(engine, text, rate=each)[0]) for each in (1.0, rate))
+        assert normal / other == pytest.approx(rate, rel=tolerance)
 
 
-def test_the_pitch_raises_the_voice_and_not_the_speed(engine):
-    normal, _, _ = speak(engine, MEDIUM)
-    high, _, _ = speak(engine, MEDIUM, pitch=1.5)
-    low, _, _ = speak(engine, MEDIUM, voice=replace(HEART, pitch=0.8))
-    assert len(normal) == len(high) == len(low)
-    base = fundamental(normal)
-    assert fundamental(high) / base == pytest.approx(1.5, rel=0.1)
-    assert fundamental(low) / base == pytest.approx(0.8, rel=0.1)
+def test_frames_are_taken_closer_together():
+    f0 = np.array([0, 0, 100, 200, 200, 200], np.float32)
+    features = np.arange(6, dtype=np.float32).reshape(1, 1, 6)
+    unchanged = _shortened(f0, features, 1.0)
+    assert unchanged[0] is f0
+    assert unchanged[1] is features
+    shorter, frames = _shortened(f0, features, 2.0)
+    assert shorter.tolist() == [0, 100, 200]
+    assert frames.ravel().tolist() == [0.5, 2.5, 4.5]
+    longer, frames = _shortened(f0, features, 0.5)
+    assert set(longer.tolist()) == {0, 100, 200}  # no height between a voice and none
+    assert (len(longer), frames.shape, frames.dtype) == (12, (1, 1, 12), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("voice", "pitch"),
+    [("heart", 0.5), ("heart", 1.5), ("heart", 2.0), ("longanyang", 1.0), ("longyuan", 1.0), ("longtong", 1.0)],
+)
+def test_the_pitch_raises_the_voice_and_neither_speed_nor_loudness(engine, heart_samples, voice, pitch):
+    samples, _, _ = speak(engine, MEDIUM, voice=VOICES[voice], pitch=pitch)
+    assert len(samples) == len(heart_samples)
+    raised = VOICES[voice].pitch * pitch
+    assert fundamental(samples) / fundamental(heart_samples) == pytest.approx(raised, rel=0.05)
+    # Between the harmonics of its own pitch the model is up to 20 dB too loud, and the limiter would have to bend it.
+    assert power(samples) / power(heart_samples) == pytest.approx(1.0, rel=0.25)
+    assert np.abs(samples).max() < 32000
+
+
+def test_a_longer_throat_lowers_the_formants_and_leaves_the_height_alone(engine, heart_samples):
+    long, short = (speak(engine, MEDIUM, voice=replace(HEART, formant=formant))[0] for formant in (0.86, 1.15))
+    assert len(long) == len(short) == len(heart_samples)
+    for samples, factor in ((long, 0.86), (short, 1.15)):
+        assert fundamental(samples) / fundamental(heart_samples) == pytest.approx(1.0, rel=0.05)
+        assert stretch(heart_samples, samples) == pytest.approx(factor, abs=0.03)
+    frequency = np.fft.rfftfreq(len(long), 1 / 24000)
+    spectrum = np.abs(np.fft.rfft(long.astype(float))) ** 2
+    assert spectrum[frequency > 10500].sum() < 1e-6 * spectrum.sum()  # nothing comes from above the band
+
+
+def test_a_voice_of_its_own_height_is_untouched():
+    random = np.random.default_rng(1)
+    spectra = [random.standard_normal((601, 10)).astype(np.float32) for _ in range(5)]
+    timbre = Timbre(np.full(10, 150, np.float32), pitch=1.0, formant=1.0)
+    assert timbre.shape(0, spectra) is spectra
+
+
+def test_no_voice_begins_to_whisper_and_no_noise_to_buzz():
+    f0 = np.array([-1, 0, 30, 60, 200], np.float32)
+    assert Timbre(f0, pitch=0.5, formant=1.0).f0.tolist() == [-0.5, 0, 15, 41, 100]
+    assert Timbre(f0, pitch=2.0, formant=1.0).f0.tolist() == [-2, 0, 40, 120, 400]
+
+
+def test_a_timbre_does_not_depend_on_the_windows():
+    random = np.random.default_rng(1)
+    spectra = [random.standard_normal((601, 60)).astype(np.float32) for _ in range(5)]
+    f0 = np.where(np.arange(60) % 20 < 5, 0, 180).astype(np.float32)
+    timbre = Timbre(f0, pitch=0.6, formant=0.86)
+    whole = timbre.shape(0, spectra)
+    parts = [timbre.shape(begin, [each[:, begin:end] for each in spectra]) for begin, end in ((0, 7), (7, 60))]
+    for index, each in enumerate(whole):
+        assert np.array_equal(each, np.concatenate([part[index] for part in parts], axis=1))
+    assert Timbre(np.zeros(60, np.float32), pitch=0.6, formant=1.2).shape(0, spectra)[0].shape == (601, 60)
+
+
+@pytest.fixture(scope="module")
+def heart_samples(engine):
+    return speak(engine, MEDIUM)[0]
 
 
 def fundamental(samples):
@@ -168,10 +238,36 @@ def fundamental(samples):
         part = samples[begin : begin + 1200].astype(float)
         if np.abs(part).max() < 6000:
             continue
-        correlation = np.correlate(part, part, "full")[1199:]
-        lags = slice(24000 // 450, 24000 // 90)
-        found.append(24000 / (lags.start + int(np.argmax(correlation[lags]))))
+        correlation = np.correlate(part, part, "full")[1199:] / np.arange(1200, 0, -1)
+        lags = correlation[24000 // 800 : 24000 // 50]
+        at = int(np.argmax(lags > 0.85 * lags.max()))  # the first of the multiples of a period
+        while at + 1 < len(lags) and lags[at + 1] > lags[at]:
+            at += 1
+        found.append(24000 / (24000 // 800 + at))
     return float(np.median(found))
+
+
+def power(samples):
+    """Return the mean power of what is no pause."""
+    frames = samples[: len(samples) // 480 * 480].reshape(-1, 480).astype(float)
+    sizes = np.sqrt((frames**2).mean(axis=1))
+    return float(np.sqrt((sizes[sizes > sizes.max() / 10] ** 2).mean()))
+
+
+def stretch(before, after):
+    """Return the factor on frequency that lays the mean spectrum of one sound on that of another."""
+    factors = np.arange(0.7, 1.4, 0.01)
+    grid = np.geomspace(500, 6000, 400)
+    wanted = envelope(after, grid)
+    found = [float(np.corrcoef(envelope(before, grid / factor), wanted)[0, 1]) for factor in factors]
+    return float(factors[int(np.argmax(found))])
+
+
+def envelope(samples, frequencies):
+    frames = np.lib.stride_tricks.sliding_window_view(samples.astype(float), 1200)[::600] * np.hanning(1200)
+    mean = (np.abs(np.fft.rfft(frames)) ** 2).mean(axis=0)
+    smooth = np.convolve(mean, np.ones(15) / 15, "same")  # 300 Hz: wider than the harmonics are apart
+    return np.interp(frequencies, np.arange(601) * 20, np.log(smooth))
 
 
 def test_the_volume_is_linear_until_the_limiter_bends_it(engine):
@@ -233,6 +329,27 @@ def test_odd_texts_are_spoken_or_refused(engine):
     assert len(speak(engine, "a" * 300)[0]) > 24000
     assert len(speak(engine, " ".join(["word"] * 130))[0]) > 24000 * 20  # two runs of the model
     assert speak(engine, "…!")[2] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a-b-c-d-" * 120, 40),  # in one piece it would take minutes, and nobody else could speak
+        ("a1" * 400, 34),
+        ("1" * 400, 17),
+        ("$" + "1" * 40, 2),
+        ("12345678901234567890," * 10, 10),
+        ("antidisestablishmentarianism" * 10, 5),
+    ],
+)
+def test_what_is_written_without_a_space_is_read_in_pieces(engine, text, words):
+    assert sum(len(run.words) for run in engine._phonemizer.runs(text)) == words
+
+
+def test_addresses_and_numbers_of_a_usual_length_are_left_in_one_piece(engine):
+    for text in ("https://www.example.com/a/b", "mother-in-law's", "1,234,567,890,123,456,789"):
+        [run] = engine._phonemizer.runs(text)
+        assert run.words == [text]
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):

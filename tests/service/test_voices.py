@@ -15,14 +15,30 @@ def test_derived_voices_say_what_they_are():
     for voice in VOICES.values():
         assert "heart" in voice.origin or "hibari" in voice.origin
         assert 0.5 <= voice.pitch <= 1.5
+        assert 0.8 <= voice.formant <= 1.2
+
+
+def test_who_is_a_man_at_the_provider_is_one_here():
+    for name in ("longanyang", "longcheng", "longcheng_v2", "longshu_v2", "longanlang", "Ethan"):
+        assert VOICES[name].pitch < 0.7
+        assert VOICES[name].formant < 0.9
+        assert "a man" in VOICES[name].origin or "a young man" in VOICES[name].origin
+    for name in ("longxiaochun_v2", "longanhuan", "longwan", "Cherry"):
+        assert VOICES[name].pitch > 0.75
 
 
 def test_all_engines_are_found_by_name():
-    assert {"hibari", "marker", "replay"} <= set(engine_names())
-    kinds = {"hibari": SynthesisEngine, "marker": PacedEngine, "replay": PacedEngine}
+    kinds = {
+        "auto": SynthesisEngine,
+        "espeak": SynthesisEngine,
+        "hibari": SynthesisEngine,
+        "marker": PacedEngine,
+        "replay": PacedEngine,
+    }
+    assert kinds.keys() <= set(engine_names())
     for name, kind in kinds.items():
         engine: Engine = load_engine(name)
-        assert engine.name == name
+        assert name in {engine.name, "auto"}
         assert isinstance(engine, kind)
 
 
@@ -36,7 +52,7 @@ def test_an_unknown_engine_is_answered_with_the_known_ones():
         load_engine("kokoro")
 
 
-@pytest.mark.parametrize("name", ["hibari", "marker", "replay"])
+@pytest.mark.parametrize("name", ["auto", "espeak", "hibari", "marker", "replay"])
 def test_an_unknown_profile_is_refused(name):
     with pytest.raises(SettingsError, match="warp"):
         load_engine(name, profile="warp")

@@ -12,19 +12,23 @@ import lameenc
 import numpy as np
 import soxr
 
-from speechpool.audio import check_sample_rate, wav_header
-from speechpool.errors import SettingsError
+from speechpool.audio import check_format, check_sample_rate, wav_header
+
+from .ogg import OpusPages
+from .opus import OpusPackets, opus_bit_rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Samples = NDArray[np.int16]
 
-__all__ = ["Encoder", "Mp3Encoder", "PcmEncoder", "mp3_bit_rate", "new_encoder"]
+__all__ = ["Encoder", "Mp3Encoder", "OpusEncoder", "PcmEncoder", "mp3_bit_rate", "new_encoder"]
 
 _MPEG_1: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MPEG_2: Final = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MPEG_2_5: Final = _MPEG_2[:8]  # the LAME encoder keeps these sample rates at 64 kbit/s
+_FIRST_PAGE: Final = 2  # packets of 20 ms: an opus stream is heard from 40 ms of sound on
+_PAGE: Final = 5  # packets of the other pages: a larger one would save little, and keep more back at a sentence's end
 _MP3_QUALITY: Final = 5  # 0 best to 9 fastest: 4 ms of CPU for a second at 22,050 Hz; 2 costs 11 for no audible gain
 
 
@@ -42,21 +46,22 @@ def new_encoder(audio_format: str, sample_rate: int, *, source_rate: int, bit_ra
     """Return an encoder for one stream.
 
     Args:
-        audio_format: `pcm`, `wav` or `mp3`.
-        sample_rate: Of the stream, in hertz.
+        audio_format: `pcm`, `wav`, `mp3` or `opus`.
+        sample_rate: Of the stream, in hertz; for opus 8000, 16000, 24000 or 48000.
         source_rate: Of the samples that come in.
-        bit_rate: kbit/s for mp3, brought into what MPEG allows at the sample rate; None: 128 up to 16,000 Hz, else 256,
-            as the official SDK's formats have it.
+        bit_rate: kbit/s. For mp3 brought into what MPEG allows at the sample rate; None: 128 up to 16,000 Hz, else 256,
+            as the official SDK's formats have it. For opus 6 to 510; None: 32, the provider's default.
 
     Raises:
         SettingsError: The format or the sample rate is not offered.
     """
-    check_sample_rate(sample_rate)
+    audio_format = check_format(audio_format)
+    check_sample_rate(sample_rate, audio_format)
     if audio_format == "mp3":
         return Mp3Encoder(sample_rate, source_rate, mp3_bit_rate(sample_rate, bit_rate))
-    if audio_format in {"pcm", "wav"}:
-        return PcmEncoder(sample_rate, source_rate, header=wav_header(sample_rate) if audio_format == "wav" else b"")
-    raise SettingsError(f"format {audio_format!r} is not offered; choose one of pcm, wav, mp3.")
+    if audio_format == "opus":
+        return OpusEncoder(sample_rate, source_rate, opus_bit_rate(bit_rate))
+    return PcmEncoder(sample_rate, source_rate, header=wav_header(sample_rate) if audio_format == "wav" else b"")
 
 
 def mp3_bit_rate(sample_rate: int, wanted: int | None) -> int:
@@ -139,3 +144,31 @@ class Mp3Encoder:
             return b""
         self._begun = True
         return bytes(self._encoder.encode(samples.tobytes()))
+
+
+class OpusEncoder:
+    """Ogg Opus, in pages whose borders depend on the position alone: pieces of any size give the same bytes."""
+
+    def __init__(self, sample_rate: int, source_rate: int, bit_rate: int) -> None:
+        self._resampler = _Resampler(source_rate, sample_rate)
+        self._packets = OpusPackets(sample_rate, bit_rate)
+        self._pages = OpusPages(sample_rate=sample_rate, pre_skip=self._packets.pre_skip)
+        self._waiting: list[bytes] = []
+
+    def encode(self, samples: Samples) -> bytes:
+        """Return the pages that are full, the headers with the first. At most 100 ms of sound are kept back."""
+        return self._full_pages(self._resampler.resample(samples))
+
+    def flush(self) -> bytes:
+        """Return the last pages: what is decoded is as long as what came in, to the sample."""
+        data = self._full_pages(self._resampler.resample(_NOTHING, last=True))
+        rest = [*self._waiting, *self._packets.finish()]
+        return data + self._pages.last_page(rest, self._packets.samples) if rest else b""
+
+    def _full_pages(self, samples: Samples) -> bytes:
+        self._waiting += self._packets.encode(samples)
+        pages = []
+        while len(self._waiting) >= (size := _PAGE if self._pages.begun else _FIRST_PAGE):
+            pages.append(self._pages.page(self._waiting[:size]))
+            del self._waiting[:size]
+        return b"".join(pages)

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from speechpool.audio import wav_payload_offset
+from speechpool.audio import stream_seconds, wav_payload_offset
 from speechpool.protocol import Word
 
 from .core import TaskCore
@@ -47,8 +47,10 @@ class Speech:
 
     @property
     def duration(self) -> float | None:
-        """Seconds of audio; None for opus, whose length only decoding tells."""
-        return self.report.audio_seconds
+        """Seconds of audio; None where neither a bit rate nor a last page tells."""
+        if self.report.audio_seconds is not None:
+            return self.report.audio_seconds
+        return stream_seconds(self.format, self.sample_rate, self.audio, len(self.audio))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the audio to a file, through a neighbour that takes its place when it is whole, and return its path.

@@ -128,6 +128,9 @@ class Track(Protocol):
     def take(self, text: str, *, awaited: bool) -> Take:
         """Return the next sentence; `awaited`: its listener hears nothing now, so the delay to first audio counts."""
 
+    def flush(self) -> bytes:
+        """End the stream, and return its last bytes."""
+
 
 @runtime_checkable
 class PacedEngine(Engine, Protocol):

@@ -115,6 +115,10 @@ class MarkerTrack:
         """Return the records for `text`."""
         return Take(delay=0.0, interval=self._interval, chunks=self._chunks(marker_length(text)))
 
+    def flush(self) -> bytes:
+        """Return nothing: records need no end."""
+        return b""
+
     def _chunks(self, length: int) -> Iterator[tuple[bytes, float]]:
         end = self._offset + length
         while self._offset < end:

@@ -2,7 +2,8 @@
 
 It is for loads beyond what a CPU can synthesise. What is heard is not what was sent, but lasts about as long. At load
 time the default engine speaks a few sentences (a tone stands in where it is not installed), and they are encoded in
-every format. A stream then costs a slice of bytes for each chunk, and one shared timer paces all of them.
+every format. A stream then costs a slice of bytes for each chunk (and for opus a page around it, since that tells its
+position in the stream), and one shared timer paces all of them.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from speechpool.audio import SAMPLE_RATES, wav_header
+from speechpool.audio import FORMATS, sample_rates, wav_header
 from speechpool.errors import SettingsError
 from speechpool.protocol.events import Word
-from speechpool.service.encoding import mp3_bit_rate, new_encoder
+from speechpool.service.ogg import PACKET, OpusPages
 from speechpool.service.sentences import is_speakable
 from speechpool.service.voices import VOICES, VoiceProfile
 from speechpool.text import count_characters
 
 from . import Sentence, Take
 from .hibari import HibariEngine
+from .recordings import SOURCE_RATE, Recording, kilobits, record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +36,6 @@ __all__ = ["PROFILES", "ReplayEngine", "spoken_seconds"]
 
 logger: Final = logging.getLogger(__name__)
 
-_SOURCE_RATE: Final = 24000
 _TEXTS: Final = (
     "The birch canoe slid on the smooth planks, and the crew cheered from the shore.",
     "Glue the sheet to the dark blue background before the paint is dry.",
@@ -42,6 +43,7 @@ _TEXTS: Final = (
 )
 _TICK: Final = 0.1  # seconds between the chunks of a paced stream
 _UNPACED_CHUNK: Final = 0.333  # seconds of audio in a chunk where nothing is paced
+_PAGE: Final = 10  # packets of an opus page at most, 200 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class ReplayEngine:
     """
 
     name = "replay"
-    formats = ("pcm", "wav", "mp3")
+    formats = FORMATS
 
     def __init__(self, *, profile: str | None = None, seed: int = 0) -> None:
         self.profile: str | None = profile or "healthy"
@@ -100,15 +102,15 @@ class ReplayEngine:
         self._pace = PROFILES[self.profile]
         self._draw = random.Random(seed)
         self._speech: NDArray[np.int16] | None = None
-        self._recordings: dict[tuple[str, int, int], _Recording] = {}
+        self._recordings: dict[tuple[str, int, int], Recording] = {}
 
     def load(self) -> None:
         """Make the speech and encode it: about two seconds."""
         if self._speech is None:
             self._speech = _speech()
-            for sample_rate in SAMPLE_RATES:
-                self._recording("pcm", sample_rate, None)
-                self._recording("mp3", sample_rate, None)
+            for audio_format in ("pcm", "mp3", "opus"):
+                for sample_rate in sample_rates(audio_format):
+                    self._recording(audio_format, sample_rate, None)
 
     def voices(self) -> Mapping[str, VoiceProfile]:
         """Return all voices; they sound alike here."""
@@ -122,67 +124,33 @@ class ReplayEngine:
         self, task_id: str, *, audio_format: str, sample_rate: int, bit_rate: int | None, rate: float, volume: float
     ) -> ReplayTrack:
         """Begin a task with a delay and a pace of its own."""
-        recording = self._recording("mp3" if audio_format == "mp3" else "pcm", sample_rate, bit_rate)
-        header = wav_header(sample_rate) if audio_format == "wav" else b""
-        return ReplayTrack(recording, self._pace(self._draw), header=header, rate=rate)
+        recording = self._recording("pcm" if audio_format == "wav" else audio_format, sample_rate, bit_rate)
+        return ReplayTrack(
+            recording,
+            self._pace(self._draw),
+            header=wav_header(sample_rate) if audio_format == "wav" else b"",
+            pages=OpusPages(sample_rate=sample_rate, pre_skip=recording.pre_skip) if audio_format == "opus" else None,
+            rate=rate,
+        )
 
-    def _recording(self, audio_format: str, sample_rate: int, bit_rate: int | None) -> _Recording:
-        kbits = mp3_bit_rate(sample_rate, bit_rate) if audio_format == "mp3" else 0
-        key = (audio_format, sample_rate, kbits)
+    def _recording(self, audio_format: str, sample_rate: int, bit_rate: int | None) -> Recording:
+        key = (audio_format, sample_rate, kilobits(audio_format, sample_rate, bit_rate))
         if key not in self._recordings:
             assert self._speech is not None  # noqa: S101  # a backend loads before it opens
-            encoder = new_encoder(audio_format, sample_rate, source_rate=_SOURCE_RATE, bit_rate=kbits or None)
-            data = encoder.encode(self._speech) + encoder.flush()
-            make = _mp3_recording if kbits else _pcm_recording
-            self._recordings[key] = make(data, sample_rate, kbits)
+            self._recordings[key] = record(self._speech, *key)
         return self._recordings[key]
-
-
-@dataclass(frozen=True, slots=True)
-class _Recording:
-    """Encoded speech that can be cut at `borders`, `unit` seconds apart, and goes round and round."""
-
-    data: bytes
-    borders: Sequence[int]
-    unit: float
-
-    def cut(self, begin: int, count: int) -> bytes:
-        """Return `count` units from `begin` on."""
-        length = len(self.borders) - 1
-        begin %= length
-        end = begin + count
-        parts = []
-        while end > length:
-            parts.append(self.data[self.borders[begin] :])
-            begin, end = 0, end - length
-        parts.append(self.data[self.borders[begin] : self.borders[end]])
-        return b"".join(parts)
-
-
-def _pcm_recording(data: bytes, sample_rate: int, _: int) -> _Recording:
-    return _Recording(data, range(0, len(data) + 1, 2), 1 / sample_rate)
-
-
-def _mp3_recording(data: bytes, sample_rate: int, kbits: int) -> _Recording:
-    """Find the frames: at a constant bit rate only a padding bit makes some of them a byte longer."""
-    samples = 1152 if sample_rate >= 32000 else 576
-    size = samples // 8 * kbits * 1000 // sample_rate
-    borders = [0]
-    while borders[-1] + 4 <= len(data):
-        end = borders[-1] + size + (data[borders[-1] + 2] >> 1 & 1)
-        if end > len(data):
-            break
-        borders.append(end)
-    return _Recording(data, borders, samples / sample_rate)
 
 
 class ReplayTrack:
     """One task: goes on in the recording from sentence to sentence."""
 
-    def __init__(self, recording: _Recording, pace: Pace, *, header: bytes, rate: float) -> None:
+    def __init__(
+        self, recording: Recording, pace: Pace, *, header: bytes, pages: OpusPages | None, rate: float
+    ) -> None:
         self._recording = recording
         self._pace = pace
         self._header = header
+        self._pages = pages
         self._rate = rate
         self._position = 0
 
@@ -198,12 +166,24 @@ class ReplayTrack:
             words=_words(text, total * unit),
         )
 
+    def flush(self) -> bytes:
+        """End an opus stream: its sound lags behind its packets, so the end takes one more of them."""
+        if self._pages is None or not self._position:
+            return b""
+        return self._pages.last_page(self._recording.packets(self._position, 1), self._position * PACKET)
+
     def _chunks(self, total: int, size: int) -> Iterator[tuple[bytes, float]]:
         for begin in range(0, total, size):
             count = min(size, total - begin)
             header, self._header = self._header, b""
-            yield header + self._recording.cut(self._position, count), count * self._recording.unit
+            yield header + self._sound(count), count * self._recording.unit
             self._position += count
+
+    def _sound(self, count: int) -> bytes:
+        if self._pages is None:
+            return self._recording.cut(self._position, count)
+        packets = self._recording.packets(self._position, count)
+        return b"".join(self._pages.page(packets[at : at + _PAGE]) for at in range(0, count, _PAGE))
 
 
 def _words(text: str, seconds: float) -> tuple[Word, ...]:
@@ -234,6 +214,6 @@ def _speech() -> NDArray[np.int16]:
 
 
 def _tone(seconds: float) -> NDArray[np.int16]:
-    time = np.arange(int(seconds * _SOURCE_RATE)) / _SOURCE_RATE
+    time = np.arange(int(seconds * SOURCE_RATE)) / SOURCE_RATE
     loudness = 0.5 - 0.5 * np.cos(2 * np.pi * 2 * time)
     return np.rint(9000 * loudness * np.sin(2 * np.pi * 220 * time)).astype(np.int16)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from hibari import dsp
 
+from .timbre import Timbre
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -32,10 +34,13 @@ class Vocoder:
     Args:
         f0: Fundamental frequency of every frame of the sentence, in hertz.
         seed: Of its noise.
+        pitch: Factor on the frequency.
+        formant: Factor on the frequencies of the formants.
     """
 
-    def __init__(self, f0: Floats, *, seed: int) -> None:
-        self._f0 = f0
+    def __init__(self, f0: Floats, *, seed: int, pitch: float = 1.0, formant: float = 1.0) -> None:
+        self._timbre = Timbre(f0, pitch=pitch, formant=formant)
+        self._f0 = self._timbre.f0
         self._frames = len(f0)
         self._done = 0
         self._random = np.random.default_rng(seed)
@@ -46,6 +51,7 @@ class Vocoder:
         """Take the five spectra of the next frames, and return the samples that are final with them."""
         begin, end = self._done, self._done + spectra[0].shape[1]
         self._done = end
+        spectra = self._timbre.shape(begin, spectra)
         frames = dsp.irfft(self._spectrum(begin, end, spectra).T, dsp.N_FFT, 1)
         frames *= dsp.WIN
         return self._overlap(begin, end, frames.reshape(end - begin, _OVERLAP, HOP))
