@@ -19,7 +19,15 @@ from speechpool.service.engines.hibari import HibariEngine
 from speechpool.service.voices import VOICES
 from speechpool.text import count_characters
 
+THROTTLED = ("Throttling.RateQuota", "Requests rate limit exceeded, please try again later.")
 TWO = "Hello there. How are you today?"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
 class Beeper:
@@ -140,6 +148,20 @@ def test_text_that_no_engine_speaks_is_refused_and_named(voice):
             assert "No loaded engine speaks Han text" in message
 
     run(scenario, voice)
+
+
+@pytest.mark.parametrize(
+    ("installed", "remedy"), [(True, "Start the service with"), (False, "Run: pip install 'speech")]
+)
+def test_a_refusal_says_how_to_get_an_engine_that_speaks_it(monkeypatch, installed, remedy):
+    monkeypatch.setattr("speechpool.service.backend.find_spec", lambda name: name if installed else None)
+
+    async def scenario(backend):
+        heard = await say(backend, "你好")
+        assert remedy in heard.events[0][2]
+        assert heard.events[0][2].endswith("with --engine auto.")
+
+    run(scenario, Beeper())
 
 
 # ------------------------------------------------------------------------------------------ order and ends
@@ -293,6 +315,40 @@ def test_a_pause_stops_the_making_of_audio():
     run(scenario, engine, workers=1)
 
 
+def test_a_paused_task_claims_nothing_and_its_next_sentence_does():
+    ending = threading.Event()
+
+    class Ending(Beeper):
+        def synthesize(self, sentence):
+            yield from super().synthesize(sentence)
+            ending.set()
+
+    async def scenario(backend):
+        heard = Heard()
+        speech = backend.open("task", wish(), heard)
+
+        def pause(kind):
+            # Not before the last step runs: a sentence that is paused between two steps does not end.
+            if kind == "audio" and ending.wait(LIMIT):
+                speech.pause()
+
+        heard.on_each = pause
+        speech.text("One.")
+        async with asyncio.timeout(LIMIT):
+            while not heard.ends:
+                await asyncio.sleep(0.001)
+        [claim] = backend._admission._claims
+        assert claim.paused
+        speech.resume()
+        speech.text("Two. ")
+        assert not claim.paused
+        heard.on_each = lambda kind: None
+        speech.finish()
+        await heard.until_over()
+
+    run(scenario, Ending(), workers=1)
+
+
 def test_a_full_queue_refuses_with_the_providers_words():
     engine = Beeper()
 
@@ -306,15 +362,88 @@ def test_a_full_queue_refuses_with_the_providers_words():
         with pytest.raises(BackendRefusal) as refused:
             backend.open("task", wish(), Heard())
         speeches[2].text("Three.")  # was opened before the queue was full
-        words = ("Throttling.RateQuota", "Requests rate limit exceeded, please try again later.")
-        assert (refused.value.code, refused.value.message) == words
-        assert listeners[2].events == [("failed", *words)]
+        assert (refused.value.code, refused.value.message) == THROTTLED
+        assert listeners[2].events == [("failed", *THROTTLED)]
         engine.open.set()
         for speech, heard in list(zip(speeches, listeners, strict=True))[:2]:
             speech.finish()
             assert (await heard.until_over()).kinds[-1] == "finished"
 
     run(scenario, engine, workers=1, max_queue=2)
+
+
+def test_a_task_that_cannot_be_served_in_time_is_refused_at_once_and_that_of_another_client_is_not():
+    engine = Beeper()
+
+    async def scenario(backend):
+        engine.open.clear()  # nothing is ever served
+        crowd = []
+        with pytest.raises(BackendRefusal) as refused:
+            for _ in range(100):
+                crowd.append(backend.open("task", wish(), Heard(), client="greedy"))
+                crowd[-1].text("One two three.")
+        assert (refused.value.code, refused.value.message) == THROTTLED
+        assert 2 < len(crowd) < 50
+        heard = Heard()
+        modest = backend.open("task", wish(), heard, client="modest")
+        modest.text("One.")
+        assert heard.events == []
+        for speech in (modest, *crowd):
+            speech.cancel()
+        assert backend._admission.open_claims == 0
+        engine.open.set()
+        assert (await say(backend, "One.")).kinds[-1] == "finished"
+
+    run(scenario, engine, workers=1)
+
+
+def test_a_task_is_asked_anew_when_its_text_comes_late():
+    engine = Beeper()
+
+    async def scenario(backend):
+        clock = backend._scheduler._clock = Clock()
+        engine.open.clear()
+        heard = Heard()
+        late = backend.open("task", wish(), heard)
+        clock.now = 10.0
+        for _ in range(2):
+            backend.open("task", wish(), Heard()).text("One two three.")
+        late.text("One")
+        assert heard.events == []  # no whole sentence yet
+        late.text(" two.")
+        assert heard.events == [("failed", *THROTTLED)]
+        assert backend._admission.open_claims == 2
+        engine.open.set()
+
+    run(scenario, engine, workers=1, max_first_audio=0.2)
+
+
+def test_every_task_is_taken_without_a_limit():
+    engine = Beeper()
+
+    async def scenario(backend):
+        engine.open.clear()
+        listeners = [Heard() for _ in range(100)]
+        for heard in listeners:
+            speech = backend.open("task", wish(), heard)
+            speech.text("One.")
+            speech.finish()
+        engine.open.set()
+        for heard in listeners:
+            assert (await heard.until_over()).kinds[-1] == "finished"
+        assert backend._admission.open_claims == 0
+
+    run(scenario, engine, workers=1, max_first_audio=None)
+
+
+def test_the_cost_of_an_engine_is_learned_from_its_steps():
+    async def scenario(backend):
+        before = backend._admission._cost.value
+        for _ in range(20):
+            await say(backend, "One two three four five.")
+        assert backend._admission._cost.value < before / 1.5  # next to nothing
+
+    run(scenario, Beeper())
 
 
 def test_closing_drops_what_runs():
@@ -332,6 +461,17 @@ def test_closing_drops_what_runs():
         assert not any(thread.name.startswith("speechpool-voice") for thread in threading.enumerate())
         with pytest.raises(BackendRefusal, match="not ready"):
             backend.open("task", wish(), Heard())
+
+    asyncio.run(main())
+
+
+def test_a_backend_may_be_started_again():
+    async def main():
+        backend = LocalBackend(Beeper(), workers=1)
+        for _ in range(2):
+            await backend.start()
+            assert (await say(backend, "One.")).kinds[-1] == "finished"
+            await backend.close()
 
     asyncio.run(main())
 
@@ -368,7 +508,7 @@ def test_a_forgotten_backend_lets_its_program_end():
     ("change", "message"),
     [
         ({"voice": "nobody"}, r"^InvalidParameter: \[tts:\]Engine return error code: 418$"),
-        ({"format": "opus"}, "not offered yet"),
+        ({"format": "opus", "sample_rate": 22050}, "22050 is not offered for opus; choose one of 8000, 16000, 24000"),
         ({"format": "flac"}, "flac"),
         ({"sample_rate": 12345}, "12345"),
         ({"volume": 101}, "volume 101"),
@@ -399,6 +539,9 @@ def test_any_model_is_taken():
 def test_settings_of_the_backend_are_checked():
     with pytest.raises(SettingsError, match="max_queue = 0"):
         LocalBackend(Beeper(), max_queue=0)
+    for seconds in (0, -1, math.nan, math.inf):
+        with pytest.raises(SettingsError, match="max_first_audio"):
+            LocalBackend(Beeper(), max_first_audio=seconds)
     with pytest.raises(SettingsError, match="'nothing' is unknown"):
         LocalBackend("nothing")
 

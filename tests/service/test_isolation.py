@@ -7,10 +7,11 @@ import pytest
 import uvloop
 
 from speechpool import AsyncSpeechPool, ConnectionLost, Endpoint, Voice
-from speechpool.service import LocalBackend, SpeechService
+from speechpool.service import LocalBackend, ServiceSettings, SpeechService
 from speechpool.service.engines.marker import check, marker_length
 
 PCM = Voice("cosyvoice-v3-flash", "longanyang", format="pcm", sample_rate=24000)
+ANY_RATE = ServiceSettings(submission_rate=None)
 SENTENCE = "The quick brown fox jumps over the lazy dog. "
 
 
@@ -30,7 +31,7 @@ def test_200_tasks_half_of_them_cancelled_midway():
     random.seed(20)
 
     async def main():
-        async with SpeechService(LocalBackend("marker"), port=0) as service:
+        async with SpeechService(LocalBackend("marker"), port=0, settings=ANY_RATE) as service:
             endpoint = Endpoint(service.url, api_key="k")
             async with AsyncSpeechPool(endpoint, max_size=size, borrow_timeout=60.0) as pool:
                 await pool.wait_ready()
@@ -77,7 +78,7 @@ def texts():
 
 def test_20_tasks_on_the_real_voice_sound_as_each_alone(texts):
     async def main():
-        async with SpeechService(LocalBackend("hibari"), port=0) as service:
+        async with SpeechService(LocalBackend("hibari", max_first_audio=None), port=0, settings=ANY_RATE) as service:
             async with AsyncSpeechPool(Endpoint(service.url, api_key="k"), max_size=20) as pool:
                 together = await asyncio.gather(*(collect(pool, text) for text in texts))
                 alone = [await collect(pool, text) for text in texts]
@@ -92,7 +93,7 @@ def test_20_tasks_on_the_real_voice_sound_as_each_alone(texts):
 
 def test_a_socket_cut_mid_task_ends_the_wait_at_once_and_one_cut_before_is_retried():
     async def main():
-        async with SpeechService(LocalBackend("marker"), port=0) as service:
+        async with SpeechService(LocalBackend("marker"), port=0, settings=ANY_RATE) as service:
             async with AsyncSpeechPool(Endpoint(service.url, api_key="k"), max_size=1) as pool:
                 delivered = 0
                 with pytest.raises(ConnectionLost) as caught:

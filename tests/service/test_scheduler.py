@@ -117,6 +117,45 @@ def test_a_listener_that_ran_dry_is_not_preferred_for_its_past():
     run(scenario)
 
 
+def test_what_comes_before_it_was_due_ends_the_earlier():
+    async def scenario(scheduler, log, gate, holder):
+        job = log.job("early", 2, deadline=5.0, seconds=1.0)
+        job._silent = True
+        scheduler.submit(job)
+        gate.open.set()
+        await log.ends(2)
+        assert job.deadline == 2.0
+
+    run(scenario)
+
+
+def test_a_step_tells_what_it_cost():
+    async def scenario(scheduler, log, gate, holder):
+        costs = []
+
+        def steps():
+            scheduler._clock.now += 0.25
+            yield Step(b"", 1.0)
+            yield Step(b"", 1.0)
+
+        ended = asyncio.Event()
+        scheduler.submit(
+            Job(
+                steps(),
+                deadline=0.0,
+                first=False,
+                on_step=lambda step: costs.append(step.cost),
+                on_end=lambda error: ended.set(),
+            )
+        )
+        gate.open.set()
+        async with asyncio.timeout(LIMIT):
+            await ended.wait()
+        assert costs == [0.25, 0.0]
+
+    run(scenario)
+
+
 def test_equal_deadlines_are_served_in_order_of_arrival():
     async def scenario(scheduler, log, gate, holder):
         for name in "abc":
@@ -197,6 +236,22 @@ def test_too_many_first_sentences_are_refused_and_others_are_not():
     run(scenario, max_queue=2)
 
 
+def test_readers_that_do_not_read_do_not_fill_the_queue():
+    async def scenario(scheduler, log, gate, holder):
+        deaf = log.submit("deaf", first=True)
+        assert scheduler.full
+        scheduler.pause(deaf)
+        assert not scheduler.full
+        log.submit("other", first=True)
+        gate.open.set()
+        await log.ends(2)
+        scheduler.resume(deaf)
+        await log.ends(1)
+        assert scheduler.waiting == 0
+
+    run(scenario, max_queue=1)
+
+
 def test_an_error_of_one_engine_ends_its_job_alone():
     async def scenario(scheduler, log, gate, holder):
         boom = RuntimeError("boom")
@@ -235,6 +290,40 @@ def test_results_that_are_ready_together_wake_the_loop_once():
             threading.Event().wait(0.001)
         await log.ends(21)
         assert len(calls) == 1
+
+    run(scenario)
+
+
+def test_a_quick_job_is_not_made_far_ahead_of_the_loop():
+    async def scenario(scheduler, log, gate, holder):
+        log.submit("quick", 50)
+        log.submit("other", deadline=1000.0)
+        gate.open.set()
+        while "other" not in log.closed:  # the loop has no turn, so the quick one has to wait for it
+            threading.Event().wait(0.001)
+        assert log.steps == ["hold", "quick", "quick", "other"]
+        await log.ends(3)
+        assert log.heard.count("quick") == log.steps.count("quick") == 50
+
+    run(scenario)
+
+
+def test_a_job_that_waits_for_the_loop_may_be_paused_and_dropped():
+    async def scenario(scheduler, log, gate, holder):
+        dropped, paused = log.submit("dropped", 9), log.submit("paused", 9)
+        gate.open.set()
+        while len(log.steps) < 5:
+            threading.Event().wait(0.001)
+        scheduler.drop(dropped)
+        scheduler.pause(paused)
+        await log.ends(1)  # the holder's
+        log.submit("last", deadline=1000.0)
+        await log.ends(1)
+        assert sorted(log.steps) == ["dropped", "dropped", "hold", "last", "paused", "paused"]
+        assert log.heard == ["hold", "paused", "paused", "last"]
+        scheduler.resume(paused)
+        await log.ends(1)
+        assert log.steps.count("paused") == 9
 
     run(scenario)
 

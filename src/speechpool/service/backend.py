@@ -9,17 +9,22 @@ Everything here runs on one event loop; engines work elsewhere (`players`, `sche
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
-from speechpool.audio import FORMATS, SAMPLE_RATES
+from speechpool.audio import FORMATS, check_sample_rate
 from speechpool.errors import SettingsError
 from speechpool.protocol.events import Word
 
+from .admission import Admission
 from .engines import Engine, PacedEngine, SynthesisEngine, load_engine
-from .engines.scripts import foreign_script
+from .engines.routing import RoutingEngine
+from .engines.scripts import foreign_script, unread_script
 from .pacing import Pacer
+from .passages import Passage
 from .players import PacedPlayer, Player, ThreadedPlayer
 from .scheduler import Scheduler
 from .speaking import INVALID_PARAMETER, THROTTLED, LocalSpeech
@@ -58,7 +63,7 @@ class SpeechParameters:
         model: Any name; the local backend takes all.
         voice: A name of `Backend.voices`.
         format: one of `speechpool.audio.FORMATS`.
-        sample_rate: Hertz, one of `speechpool.audio.SAMPLE_RATES`.
+        sample_rate: Hertz, one of `speechpool.audio.sample_rates(format)`.
         bit_rate: kbit/s for mp3 and opus, 6 to 510; brought into what the format allows. None leaves it to the backend.
         volume: 0 (silent) to 100, linear; 50 is the voice as it is.
         rate: 0.5 to 2.
@@ -67,6 +72,7 @@ class SpeechParameters:
         word_timestamps: The client wants word times. The local backend always gives them.
         language_hints: ISO 639-1 codes; the first one decides where the script alone does not.
         pronunciations: Pairs of a word and how it is read, in pinyin with tone numbers ("ci2").
+        replacements: Pairs of a text and what is spoken in its place.
     """
 
     model: str = ""
@@ -81,6 +87,7 @@ class SpeechParameters:
     word_timestamps: bool = False
     language_hints: tuple[str, ...] = ()
     pronunciations: tuple[tuple[str, str], ...] = ()
+    replacements: tuple[tuple[str, str], ...] = ()
 
 
 class Listener(Protocol):
@@ -107,6 +114,9 @@ class Speech(Protocol):
 
     def text(self, text: str) -> None:
         """Take more text. Complete sentences are spoken at once; may call `on_failed` before it returns."""
+
+    def passages(self, passages: Sequence[Passage]) -> None:
+        """Take text that is complete, in manners of its own. All of it is spoken at once."""
 
     def flush(self) -> None:
         """Speak what is there, complete or not."""
@@ -187,6 +197,9 @@ class LocalBackend:
         seed: Of what an engine draws by lot.
         workers: Threads that synthesise; None: one a core.
         max_queue: Tasks that may wait for their first audio; the next ones are refused with a throttling error.
+        max_first_audio: Seconds. A task whose first audio would probably take longer, or whose listener or another one
+            would run out of audio later, is refused with a throttling error at once. None: every task is taken, however
+            late it will be. A task that is alone is always taken. Paced engines are never late.
 
     Raises:
         SettingsError: The engine or the profile is unknown, or a package is missing.
@@ -202,14 +215,20 @@ class LocalBackend:
         seed: int = 0,
         workers: int | None = None,
         max_queue: int = 200,
+        max_first_audio: float | None = 1.0,
     ) -> None:
         if max_queue < 1 or (workers is not None and workers < 1):
             raise SettingsError(f"max_queue = {max_queue} and workers = {workers} must be at least 1.")
+        if max_first_audio is not None and not 0 < max_first_audio < math.inf:
+            raise SettingsError(
+                f"max_first_audio = {max_first_audio:g} must be above 0 (seconds); None: tasks may be late."
+            )
         self._engine: Any = load_engine(engine, profile=profile, seed=seed) if isinstance(engine, str) else engine
         self._scheduler: Scheduler | None = None
         self._pacer: Pacer | None = None
         if isinstance(self._engine, SynthesisEngine):
             self._scheduler = Scheduler(workers=workers, max_queue=max_queue)
+            self._admission = Admission(self._scheduler.workers, max_first_audio=max_first_audio)
         self._speeches: set[LocalSpeech] = set()
         self._started = False
 
@@ -263,21 +282,28 @@ class LocalBackend:
         """Begin a task.
 
         Raises:
-            BackendRefusal: A parameter is out of range, the voice is unknown, or too many tasks wait.
+            BackendRefusal: A parameter is out of range, the voice is unknown, or it cannot be served in time.
         """
         if not self._started:
             raise BackendRefusal("ServiceUnavailable", "The service is not ready.")
         voice = self._check(parameters)
-        player = self._player(task_id, parameters, voice)
-        speech = LocalSpeech(player, listener, refusal=self._refusal, on_over=self._speeches.discard)
+        player = self._player(task_id, parameters, voice, client)
+
+        def over(speech: LocalSpeech) -> None:
+            self._speeches.discard(speech)
+            player.close()
+
+        speech = LocalSpeech(player, listener, parameters=parameters, refusal=self._refusal, on_over=over)
         self._speeches.add(speech)
         return speech
 
-    def _player(self, task_id: str, parameters: SpeechParameters, voice: VoiceProfile) -> Player:
-        if self._scheduler is not None:
-            if self._scheduler.full:
+    def _player(self, task_id: str, parameters: SpeechParameters, voice: VoiceProfile, client: str) -> Player:
+        scheduler = self._scheduler
+        if scheduler is not None:
+            claim = None if scheduler.full else self._admission.open(client, scheduler.now, pace=parameters.rate)
+            if claim is None:
                 raise BackendRefusal(*THROTTLED)
-            return ThreadedPlayer(self._scheduler, self._engine, voice, parameters)
+            return ThreadedPlayer(scheduler, self._admission, claim, self._engine, voice, parameters)
         assert self._pacer is not None  # noqa: S101  # made by start
         return PacedPlayer(self._pacer, self._engine, task_id, parameters)
 
@@ -290,12 +316,13 @@ class LocalBackend:
         formats = self._engine.formats if isinstance(self._engine, PacedEngine) else FORMATS
         if parameters.format not in formats:
             raise _invalid(
-                f"format {parameters.format!r} is not offered yet by engine {self.engine!r}; ask for "
+                f"format {parameters.format!r} is not offered by engine {self.engine!r}; ask for "
                 f"{' or '.join(formats)}."
             )
-        if parameters.sample_rate not in SAMPLE_RATES:
-            rates = ", ".join(map(str, SAMPLE_RATES))
-            raise _invalid(f"sample_rate {parameters.sample_rate} is not offered; choose one of {rates} (Hz).")
+        try:
+            check_sample_rate(parameters.sample_rate, parameters.format)
+        except SettingsError as error:
+            raise _invalid(str(error)) from None
         voice: VoiceProfile | None = self._engine.voices().get(parameters.voice)
         if voice is None:
             raise _invalid(_UNKNOWN_VOICE)
@@ -304,9 +331,18 @@ class LocalBackend:
     def _refusal(self, text: str) -> str | None:
         if self._engine.speaks(text):
             return None
-        script = foreign_script(text)
+        nobodys = unread_script(text)
+        script = nobodys or foreign_script(text)
         what = f"{script} text" if script else "this text"
-        return f"No loaded engine speaks {what}; engine {self.engine!r} would have to leave it out."
+        remedy = "" if nobodys else self._remedy()
+        return f"No loaded engine speaks {what}; engine {self.engine!r} would have to leave it out.{remedy}"
+
+    def _remedy(self) -> str:
+        """Say how to get an engine that speaks more, if there is one."""
+        start = "" if isinstance(self._engine, RoutingEngine) else " Start the service with --engine auto."
+        if find_spec("espeakng_loader") is None:
+            return f" Run: pip install 'speechpool[espeak]'.{start}"
+        return start
 
 
 def _invalid(message: str) -> BackendRefusal:

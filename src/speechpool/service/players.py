@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from speechpool.text import count_characters
+
+from .admission import Admission, Claim
 from .encoding import Encoder, new_encoder
 from .engines import PacedEngine, Sentence, SynthesisEngine, Take, Track
 from .pacing import Pacer
 from .passages import Passage
-from .scheduler import Job, Scheduler, Step
+from .scheduler import Job, QueueFull, Scheduler, Step
 from .voices import VoiceProfile
 
 if TYPE_CHECKING:
@@ -43,15 +46,21 @@ class Performance(Protocol):
 class Player(Protocol):
     """Speaks the sentences of one task, one at a time."""
 
+    def expect(self, characters: int, *, last: bool = False) -> None:
+        """Note text that came and will be played, as the provider counts it; `last`: no more will come."""
+
     def play(self, passage: Passage, *, first: bool, hear: Hear, end: End) -> Performance:
         """Begin a passage of at most one sentence. Nothing is called before this returns.
 
         Raises:
-            QueueFull: Too many listeners wait already.
+            QueueFull: It is a first one, and cannot be served in time.
         """
 
     def flush(self) -> bytes:
         """End the stream, and return its last bytes."""
+
+    def close(self) -> None:
+        """Nothing will be played any more."""
 
 
 def sentence_seed(text: str, parameters: SpeechParameters) -> int:
@@ -62,30 +71,67 @@ def sentence_seed(text: str, parameters: SpeechParameters) -> int:
 
 
 class ThreadedPlayer:
-    """Synthesises and encodes on the workers of a scheduler."""
+    """Synthesises and encodes on the workers of a scheduler.
 
-    def __init__(
-        self, scheduler: Scheduler, engine: SynthesisEngine, voice: VoiceProfile, parameters: SpeechParameters
+    Args:
+        scheduler: Whose workers.
+        admission: Who may use them.
+        claim: The task's place there.
+        engine: Makes the samples.
+        voice: Of the task.
+        parameters: What the task asks for.
+    """
+
+    def __init__(  # noqa: PLR0917  # called once, by the backend
+        self,
+        scheduler: Scheduler,
+        admission: Admission,
+        claim: Claim,
+        engine: SynthesisEngine,
+        voice: VoiceProfile,
+        parameters: SpeechParameters,
     ) -> None:
         self._scheduler = scheduler
+        self._admission = admission
+        self._claim = claim
         self._engine = engine
         self._voice = voice
         self._parameters = parameters
-        self._deadline = 0.0
         # Made by the first step. Steps of a task follow each other, so no two threads ever hold it at once.
         self._encoder: Encoder | None = None
 
+    def expect(self, characters: int, *, last: bool = False) -> None:
+        """Claim the time that the text will take."""
+        self._claim.expect(characters, last=last)
+
     def play(self, passage: Passage, *, first: bool, hear: Hear, end: End) -> Performance:
         """Queue the sentence at the moment when its listener runs out of audio."""
+        admission, claim, characters = self._admission, self._claim, count_characters(passage.text)
+        made = 0.0
+
+        def heard(step: Step) -> None:
+            nonlocal made
+            made += step.seconds
+            claim.deadline = job.deadline
+            admission.step(claim, step.seconds, step.cost)
+            hear(step)
 
         def ended(error: Exception | None) -> None:
-            self._deadline = job.deadline
+            admission.sentence_over(claim, characters, made)
             end(error)
 
-        deadline = max(self._deadline, self._scheduler.now)
-        job = Job(self._steps(passage), deadline=deadline, first=first, on_step=hear, on_end=ended)
+        if first and not admission.begin(claim, self._scheduler.now):
+            raise QueueFull
+        silent = admission.sentence(claim, characters, self._scheduler.now)
+        job = Job(
+            self._steps(passage), deadline=claim.deadline, first=first, silent=silent, on_step=heard, on_end=ended
+        )
         self._scheduler.submit(job)
-        return _Scheduled(self._scheduler, job)
+        return _Scheduled(self._scheduler, job, claim)
+
+    def close(self) -> None:
+        """Give the claim back."""
+        self._admission.close(self._claim)
 
     def flush(self) -> bytes:
         """Return the encoder's last bytes; too little work for a thread."""
@@ -113,7 +159,7 @@ class ThreadedPlayer:
             volume=_within(wanted.volume * passage.volume, 0.0, 100.0),
             seed=sentence_seed(passage.text, wanted),
             language=passage.language or (wanted.language_hints[0] if wanted.language_hints else None),
-            pronunciations=wanted.pronunciations,
+            pronunciations=(*passage.pronunciations, *wanted.pronunciations),
         )
 
 
@@ -133,14 +179,17 @@ def _silence(seconds: float, sample_rate: int) -> Iterator[NDArray[np.int16]]:
 class _Scheduled:
     scheduler: Scheduler
     job: Job
+    claim: Claim
 
     def cancel(self) -> None:
         self.scheduler.drop(self.job)
 
     def pause(self) -> None:
+        self.claim.paused = True
         self.scheduler.pause(self.job)
 
     def resume(self) -> None:
+        self.claim.paused = False
         self.scheduler.resume(self.job)
 
 
@@ -159,10 +208,13 @@ class PacedPlayer:
         )
         self._next_due = 0.0
 
+    def expect(self, characters: int, *, last: bool = False) -> None:
+        """Do nothing: it costs no time."""
+
     def play(self, passage: Passage, *, first: bool, hear: Hear, end: End) -> Performance:
         """Begin after the engine's delay, or where the sentence before left off."""
         awaited = first or self._next_due < self._pacer.now
-        take = self._track.take(passage.text, awaited=awaited)
+        take = self._track.take(passage.text, awaited=awaited) if passage.text else Take(0.0, 0.0, ())
         due = self._pacer.now + take.delay if awaited else self._next_due
 
         def ended(due: float) -> None:
@@ -172,8 +224,11 @@ class PacedPlayer:
         return _Paced(self._pacer, take, due, hear, ended)
 
     def flush(self) -> bytes:
-        """Return nothing: the bytes end with their last chunk."""
-        return b""
+        """Return the last bytes of a format that needs an end."""
+        return self._track.flush()
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @dataclass(slots=True)

@@ -29,20 +29,32 @@ __all__ = ["Job", "QueueFull", "Scheduler", "Step"]
 
 logger: Final = logging.getLogger(__name__)
 
+_UNDELIVERED: Final = 2
+"""Results of one job that may wait for the loop: one, while the next is made. A quick engine would fill the memory with
+what a slow listener has to pause for (tests/service/test_backpressure.py)."""
+
 
 class QueueFull(Exception):
     """As many listeners as allowed already wait for their first audio."""
 
 
 class Step:
-    """What one step made: encoded bytes (maybe none), the seconds of audio it made, and words with the last one."""
+    """What one step made.
 
-    __slots__ = ("data", "seconds", "words")
+    Attributes:
+        data: Encoded bytes, maybe none.
+        seconds: Of audio.
+        words: Those of the sentence, with its last step.
+        cost: Seconds that it took a worker, by the scheduler's clock.
+    """
+
+    __slots__ = ("cost", "data", "seconds", "words")
 
     def __init__(self, data: bytes, seconds: float, words: tuple[Word, ...] = ()) -> None:
         self.data = data
         self.seconds = seconds
         self.words = words
+        self.cost = 0.0
 
 
 class _State(Enum):
@@ -50,6 +62,7 @@ class _State(Enum):
     READY = auto()
     RUNNING = auto()
     PARKED = auto()  # paused, and no worker holds it
+    AHEAD = auto()  # the loop has yet to deliver what it made
     GONE = auto()
 
 
@@ -58,13 +71,26 @@ class Job:
 
     Args:
         steps: Makes it; each `next()` is one bounded piece of work on a worker thread.
-        deadline: When its listener runs out of audio, by the scheduler's clock; moved on with each step.
+        deadline: When its listener runs out of audio, by the scheduler's clock, or when it shall hear something, if it
+            hears nothing now. Moved on with each step.
+        silent: It hears nothing now.
         first: Its listener waits for the first audio of a task: counts against the limit.
         on_step: Called on the loop with each step.
         on_end: Called on the loop once after the last step, with the error if one ended it.
     """
 
-    __slots__ = ("_paused", "_state", "_waiting", "deadline", "first", "on_end", "on_step", "steps")
+    __slots__ = (
+        "_paused",
+        "_silent",
+        "_state",
+        "_undelivered",
+        "_waiting",
+        "deadline",
+        "first",
+        "on_end",
+        "on_step",
+        "steps",
+    )
 
     def __init__(
         self,
@@ -72,6 +98,7 @@ class Job:
         *,
         deadline: float,
         first: bool,
+        silent: bool = False,
         on_step: Callable[[Step], None],
         on_end: Callable[[Exception | None], None],
     ) -> None:
@@ -82,6 +109,8 @@ class Job:
         self.on_end = on_end
         self._state = _State.NEW
         self._paused = False
+        self._silent = silent
+        self._undelivered = 0
         self._waiting = False
 
 
@@ -129,8 +158,12 @@ class Scheduler:
 
     # ---------------------------------------------------------------------------------- on the loop
     def start(self) -> None:
-        """Start the workers; results go to the running event loop."""
+        """Start the workers; results go to the running event loop. After `close` it may be started again."""
         self._loop = asyncio.get_running_loop()
+        # What a closed loop has never taken would keep the first result of the new one from waking it.
+        for left in (self._threads, self._outbox, self._heap):
+            left.clear()
+        self._stopped, self._waiting = False, 0
         for number in range(self.workers):
             # Daemons, so that a forgotten service does not keep its program alive; stopped at exit, because a thread
             # inside an engine's C++ aborts the program when the interpreter goes away under it (tests/service/
@@ -180,9 +213,10 @@ class Scheduler:
             _close(job)
 
     def pause(self, job: Job) -> None:
-        """Make no further step. One that runs now is still delivered."""
+        """Make no further step. One that runs now is still delivered. A first one waits for us no more."""
         with self._wake:
             job._paused = True
+            self._begun(job)  # else readers that do not read would fill the queue
 
     def resume(self, job: Job) -> None:
         """Go on after `pause`."""
@@ -213,11 +247,16 @@ class Scheduler:
                     job.on_end(error)
             except Exception:
                 logger.exception("A listener of a speech failed.")
+        with self._wake:
+            for job, *_ in results:
+                job._undelivered -= 1
+                if job._state is _State.AHEAD:
+                    self._enqueue(job)
 
     # ---------------------------------------------------------------------------------- on the workers
     def _work(self) -> None:
         while (job := self._take()) is not None:
-            step, error = _run(job)
+            step, error = self._run(job)
             with self._wake:
                 # Dropped while it ran: `drop` left the closing to this thread. Dropped from here on, it closes itself.
                 dropped = job._state is _State.GONE
@@ -228,6 +267,17 @@ class Scheduler:
                 _close(job)
             if first_of_batch:
                 self._wake_loop()
+
+    def _run(self, job: Job) -> tuple[Step | None, Exception | None]:
+        begun = self._clock()
+        try:
+            step = next(job.steps, None)
+        except Exception as error:  # noqa: BLE001  # an engine may raise anything; its job ends, the worker does not
+            return None, error
+        if step is not None:
+            # Not CPU time: what the event loop and other programs take from the cores, a listener waits for as well.
+            step.cost = self._clock() - begun
+        return step, None
 
     def _take(self) -> Job | None:
         with self._wake:
@@ -250,10 +300,17 @@ class Scheduler:
         if step is None:
             self._begun(job)
             return  # stays RUNNING, so that nothing queues it, until the loop has delivered its end
+        job._undelivered += 1
         if step.seconds:
             self._begun(job)
-            job.deadline = max(job.deadline, self._clock()) + step.seconds
-        self._enqueue(job)
+            now = self._clock()
+            # What comes before it was due plays from now on, and so ends the earlier.
+            job.deadline = (now if job._silent else max(job.deadline, now)) + step.seconds
+            job._silent = False
+        if job._undelivered < _UNDELIVERED:
+            self._enqueue(job)
+        else:
+            job._state = _State.AHEAD
 
     def _enqueue(self, job: Job) -> None:
         if job._state is not _State.GONE:
@@ -274,13 +331,6 @@ class Scheduler:
             with self._wake:
                 self._stopped = True
                 self._wake.notify_all()
-
-
-def _run(job: Job) -> tuple[Step | None, Exception | None]:
-    try:
-        return next(job.steps, None), None
-    except Exception as error:  # noqa: BLE001  # an engine may raise anything; its job ends with it, the worker does not
-        return None, error
 
 
 def _close(job: Job) -> None:
