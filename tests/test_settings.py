@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from speechpool.errors import SettingsError
+from speechpool.service import ServiceSettings
+from speechpool.service.fault_kinds import FAULTS, PHASES
 from speechpool.settings import Deadlines, PoolSettings, with_overrides
 
 ROOT = Path(__file__).parents[1]
@@ -43,13 +45,24 @@ def test_an_unknown_name_gets_a_suggestion():
     assert with_overrides(PoolSettings(), {"max_size": 3}).max_size == 3
 
 
-@pytest.mark.parametrize("kind", [PoolSettings, Deadlines])
+@pytest.mark.parametrize("kind", [PoolSettings, Deadlines, ServiceSettings])
 def test_the_documentation_shows_every_setting_with_default_minimum_unit_and_reason(kind):
-    rows = {}
+    rows, owner = {}, ""
     for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
+        if match := re.match(r"Fields of `(\w+)`", line):
+            owner = match[1]
         if match := re.match(r"\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \| (.+) \|$", line):
-            rows[kind.__name__, match[1]] = match.groups()[1:]
+            rows[owner, match[1]] = match.groups()[1:]
     for setting in kind.describe():
         default = "None" if setting.default is None else f"{setting.default!r}".strip("'")
         expected = (default, f"{setting.minimum:g}", setting.unit, setting.reason)
         assert rows.get((kind.__name__, setting.name)) == expected, setting.name
+
+
+def test_the_documentation_shows_every_fault_and_every_phase():
+    page = (ROOT / "docs" / "service.md").read_text()
+    for kind in FAULTS:
+        where = ", ".join(kind.phases) or "handshake"
+        assert f"| `{kind.name}` | {kind.meaning} | {where} | {kind.value or '-'} | {kind.default or '-'} |" in page
+    for phase, moment in PHASES.items():
+        assert f"| {phase} | {moment} |" in page

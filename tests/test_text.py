@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechpool.errors import InvalidText
-from speechpool.text import MAX_SEND, MAX_TASK, check_text, count_characters, ends_sentence
+from speechpool.text import MAX_SEND, MAX_TASK, ONE_TEXT, TextRules, check_text, count_characters, ends_sentence
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,17 @@ def test_limits_are_named_with_what_was_given():
         check_text("你" * (MAX_SEND // 2 + 1))
     with pytest.raises(InvalidText, match=r"200,001.*200,000"):
         check_text("a", sent=MAX_TASK)
+    with pytest.raises(InvalidText, match=r"4 characters.*limit of one send is 3"):
+        check_text("你好", rules=TextRules(max_send=3))
+    with pytest.raises(InvalidText, match=r"would have 6 characters.*limit of one task is 5"):
+        check_text("abc", sent=3, rules=TextRules(max_task=5))
+
+
+def test_a_protocol_of_one_text_counts_every_character_once():
+    assert check_text("你" * 10_000, rules=ONE_TEXT) == 10_000
+    assert check_text("<speak>你 a</speak>", ssml=True, rules=ONE_TEXT) == 3
+    with pytest.raises(InvalidText, match=r"10,001 characters, the limit of one send is 10,000; make several tasks"):
+        check_text("你" * 10_001, rules=ONE_TEXT)
 
 
 def test_half_a_character_is_named():
@@ -54,3 +65,7 @@ def test_what_ends_a_sentence(text):
 @pytest.mark.parametrize("text", ["Hi", "and so", "a.b", ""])
 def test_what_does_not(text):
     assert not ends_sentence(text)
+
+
+def test_line_breaks_cost_no_more_than_other_text():
+    assert not ends_sentence("\n" * 1_000_000 + "a")  # a search from each of them would take an hour

@@ -32,7 +32,7 @@ from .errors import (
 from .settings import Deadlines, PoolSettings
 
 if TYPE_CHECKING:
-    from .limits import Backoff, LocalQuota, RetryBudget
+    from .limits import Backoff, ConnectionLimits, LocalQuota, RetryBudget
     from .protocol import Audio, Finished, SentenceBegin, SentenceEnd, Voice, Word
     from .synthesis import (
         AsyncSpeechPool,
@@ -50,6 +50,7 @@ __all__ = [
     "Audio",
     "Backoff",
     "ConnectFailed",
+    "ConnectionLimits",
     "ConnectionLost",
     "Deadlines",
     "Endpoint",
@@ -87,6 +88,7 @@ __all__ = [
 # Everything that speaks is imported when it is first named: the vocabulary alone costs next to nothing.
 _LATER = {
     "Backoff": "limits",
+    "ConnectionLimits": "limits",
     "LocalQuota": "limits",
     "RetryBudget": "limits",
     "Audio": "protocol",

@@ -66,6 +66,10 @@ def _check(owner: str, each: dataclasses.Field[Any], value: object) -> None:
             choices = ", ".join(repr(choice) for choice in get_args(Overflow))
             raise SettingsError(f"{owner}.{name} = {value!r} is unknown; choose one of {choices}.")
         return
+    if unit == "flag":
+        if not isinstance(value, bool):
+            raise SettingsError(f"{owner}.{name} = {value!r} must be True or False.")
+        return
     if value is None:
         # None means "derived" where that is the default, "never" for a time, "any" for a rate.
         if each.default is None or unit in {"s", "1/s"}:

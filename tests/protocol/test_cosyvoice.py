@@ -128,7 +128,7 @@ def test_nothing_follows_the_end_under_the_same_id():
     segment, server = running()
     segment.text("a")
     segment.finish()
-    server.state = State.FINISHING
+    server.order.state = State.FINISHING
     segment.feed(server.finished(1))
     with pytest.raises(ProtocolViolation):
         segment.begin()

@@ -18,6 +18,9 @@ class ScriptedSpeech:
     def text(self, text):
         self.calls.append(("text", text))
 
+    def passages(self, passages):
+        self.calls.append(("passages", tuple(passage.text for passage in passages)))
+
     def flush(self):
         self.calls.append("flush")
 
@@ -74,6 +77,7 @@ class FakeConnection:
         self.full = False
         self.drains = 0
         self.aborted = False
+        self.reads = []
         self._taken = asyncio.Event()
 
     def send_all(self, frames):
@@ -92,6 +96,12 @@ class FakeConnection:
 
     def close(self, code=1000, reason=""):
         self.closed = self.closed or Closed(code, reason, clean=False)
+
+    def pause(self):
+        self.reads.append("pause")
+
+    def resume(self):
+        self.reads.append("resume")
 
     def abort(self):
         self.aborted = True

@@ -10,7 +10,8 @@ from scripted import ScriptedBackend, instruction
 
 from speechpool.errors import ConnectFailed, SettingsError, Unauthorized
 from speechpool.service import ServiceSettings, SpeechService
-from speechpool.service.keys import is_loopback, is_welcome
+from speechpool.service.keys import given_key, is_welcome
+from speechpool.service.origins import is_loopback
 from speechpool.transport import connect
 
 KEY = {"Authorization": "Bearer key"}
@@ -115,15 +116,32 @@ def test_without_the_right_key_it_is_401(headers, api_key):
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_right_key_comes_in_by_any_case_of_bearer(scheme):
     async def test(service, backend):
-        await dial(service, headers={"Authorization": f"{scheme} secret", "Origin": "http://elsewhere.example"})
+        await dial(service, headers={"Authorization": f"{scheme} secret"})
 
     run(test, api_key="secret")
 
 
+def test_space_around_the_services_key_is_no_part_of_it():
+    async def test(service, backend):
+        await dial(service, headers={"Authorization": "Bearer secret"})
+
+    run(test, api_key="secret\n")
+
+
+def test_a_service_may_be_started_again():
+    async def main():
+        service = SpeechService(ScriptedBackend(), port=0)
+        for _ in range(2):
+            async with service:
+                await dial(service)
+
+    asyncio.run(main())
+
+
 def test_a_key_of_odd_characters_is_refused_and_not_an_error():
-    assert not is_welcome("Bearer \udcff\u00e9", "key")
+    assert not is_welcome(given_key("Bearer \udcff\u00e9"), "key")
     assert not is_welcome(None, None)
-    assert is_welcome("Bearer k\u00e9y", "k\u00e9y")
+    assert is_welcome(given_key("Bearer k\udcc3\udca9y"), "k\u00e9y")  # UTF-8 as a header carries it
 
 
 def test_beyond_the_limit_of_connections_it_is_503():
@@ -210,7 +228,7 @@ def test_the_answer_to_a_handshake_names_the_engine():
     async def test(service, backend):
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(
-            f"GET {PATH} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
             "Authorization: Bearer x\r\n\r\n".encode()
         )

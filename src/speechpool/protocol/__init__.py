@@ -5,7 +5,18 @@ Both ends use this floor: the client (`speechpool.synthesis`), the local service
 """
 
 from .dialect import Dialect, Segment
-from .events import Audio, Event, Failed, Finished, SentenceBegin, SentenceEnd, Started, Word
+from .events import (
+    Audio,
+    Event,
+    Failed,
+    Finished,
+    Phoneme,
+    PronouncedWord,
+    SentenceBegin,
+    SentenceEnd,
+    Started,
+    Word,
+)
 from .voice import Voice
 
 __all__ = [
@@ -14,6 +25,8 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "Phoneme",
+    "PronouncedWord",
     "Segment",
     "SentenceBegin",
     "SentenceEnd",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Protocol
 
+from speechpool.text import TextRules
+
 from .events import Event
 from .voice import Voice
 
@@ -58,7 +60,10 @@ class Segment(Protocol):
 
 
 class Dialect(Protocol):
-    """What synthesis has to know of a protocol."""
+    """What synthesis has to know of a protocol.
+
+    A dialect may stand for several that share their connections; `for_voice` then says which of them a task speaks.
+    """
 
     name: str
     tasks_per_connection: int | None
@@ -69,6 +74,8 @@ class Dialect(Protocol):
     """Text may come in several pieces."""
     can_cancel: bool
     """A running segment can be ended without closing its connection."""
+    text_rules: TextRules
+    """How much text a task takes, and how it is counted."""
     idle_timeout: float | None
     """Seconds after which an idle connection is closed by us, because the server would soon do so; None: never."""
 
@@ -80,6 +87,9 @@ class Dialect(Protocol):
 
     def sharing(self, voice: Voice) -> Hashable:
         """Return a key: voices of equal keys may follow each other on one connection."""
+
+    def for_voice(self, voice: Voice) -> Dialect:
+        """Return the dialect that the tasks of `voice` speak, over the connections of this one: mostly itself."""
 
     def segment(self, voice: Voice, segment_id: str) -> Segment:
         """Return a new segment, which has sent nothing yet."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Audio", "Event", "Failed", "Finished", "SentenceBegin", "SentenceEnd", "Started", "Word"]
+__all__ = [
+    "Audio",
+    "Event",
+    "Failed",
+    "Finished",
+    "Phoneme",
+    "PronouncedWord",
+    "SentenceBegin",
+    "SentenceEnd",
+    "Started",
+    "Word",
+]
 
 
 class Word(msgspec.Struct, frozen=True, gc=False):
@@ -13,7 +24,7 @@ class Word(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         text: The word.
         begin_index: Position of its first character in the sentence, from 0.
-        end_index: Position after its last character.
+        end_index: Position after its last character; 0 where the server tells no positions (Sambert).
         begin_time: Milliseconds from the start of the task's audio.
         end_time: The same, of its end.
     """
@@ -23,6 +34,28 @@ class Word(msgspec.Struct, frozen=True, gc=False):
     end_index: int = 0
     begin_time: float = 0
     end_time: float = 0
+
+
+class Phoneme(msgspec.Struct, frozen=True, gc=False):
+    """When one sound of a word is heard.
+
+    Attributes:
+        text: The sound, in the provider's notation.
+        tone: Its tone, where the language has tones.
+        begin_time: Milliseconds from the start of the task's audio.
+        end_time: The same, of its end.
+    """
+
+    text: str = ""
+    tone: int | None = None
+    begin_time: float = 0
+    end_time: float = 0
+
+
+class PronouncedWord(Word, frozen=True, gc=False):
+    """A word whose sounds the server told, too: Sambert's `phoneme_timestamp_enabled`."""
+
+    phonemes: tuple[Phoneme, ...] = ()
 
 
 class Started(msgspec.Struct, frozen=True, gc=False):
@@ -50,12 +83,16 @@ class SentenceEnd(msgspec.Struct, frozen=True):
     Attributes:
         words: Word times, where they were asked for.
         characters: Characters billed for the task so far, where the server tells it.
+        begin_time: Milliseconds from the start of the task's audio, where the server tells it.
+        end_time: The same, of the sentence's end.
     """
 
     index: int
     text: str | None = None
     words: tuple[Word, ...] = ()
     characters: int | None = None
+    begin_time: float | None = None
+    end_time: float | None = None
 
 
 class Finished(msgspec.Struct, frozen=True):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from speechpool.audio import DEFAULT_SAMPLE_RATE, check_format, check_sample_rate
+from speechpool.audio import check_format, check_sample_rate, default_sample_rate
 from speechpool.errors import SettingsError
+
+from .models import SAMBERT_FORMATS, SAMBERT_SAMPLE_RATE, SAMBERT_SAMPLE_RATES, is_sambert, sambert_voice
 
 __all__ = ["Voice"]
 
+_NOT_SAMBERT: Final = ("bit_rate", "seed", "instruction", "language_hints", "hot_fix")
 _RANGES: dict[str, tuple[float, float]] = {
     "volume": (0, 100),
     "rate": (0.5, 2.0),
@@ -29,9 +32,10 @@ class Voice:
 
     Args:
         model: The model, e.g. `cosyvoice-v3-flash`.
-        voice: The voice, e.g. `longanyang`; it must fit the model.
-        format: `mp3`, `wav`, `pcm` or `opus`.
-        sample_rate: Hertz; None means 22,050 (24,000 for opus).
+        voice: The voice, e.g. `longanyang`; it must fit the model. Sambert's models name it: leave it out with them.
+        format: `mp3`, `wav`, `pcm` or `opus`; Sambert has no opus.
+        sample_rate: Hertz; None means 22,050 (24,000 for opus, which knows no 22,050 and no 44,100; 16,000 for Sambert,
+            which knows no 44,100).
         bit_rate: Kilobits a second, 6 to 510, for mp3 and opus; None leaves it to the server.
         volume: 0 to 100, linear; 50 is the voice as it is, 0 is silent.
         rate: Speaking rate, 0.5 to 2.0.
@@ -44,12 +48,14 @@ class Voice:
         ssml: The text is SSML, and comes in one piece.
         extra: Further wire parameters; they win over all others.
 
+    Sambert takes no `bit_rate`, `seed`, `instruction`, `language_hints` and `hot_fix`.
+
     Raises:
-        SettingsError: A value is missing, of the wrong kind or out of range.
+        SettingsError: A value is missing, of the wrong kind or out of range, or the model does not take it.
     """
 
     model: str
-    voice: str
+    voice: str = ""
     format: str = field(default="mp3", kw_only=True)
     sample_rate: int | None = field(default=None, kw_only=True)
     bit_rate: int | None = field(default=None, kw_only=True)
@@ -65,6 +71,9 @@ class Voice:
     extra: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
+        put = object.__setattr__  # the class is frozen for everybody else
+        if not self.voice and isinstance(self.model, str):
+            put(self, "voice", sambert_voice(self.model) or "")
         for name in ("model", "voice"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
@@ -76,11 +85,12 @@ class Voice:
         hints: object = self.language_hints
         if isinstance(hints, str):
             raise SettingsError(f"language_hints = {hints!r} must be a sequence, e.g. ({hints!r},).")
-        put = object.__setattr__  # the class is frozen for everybody else
         put(self, "format", check_format(self.format))
         if self.sample_rate is not None:
-            check_sample_rate(self.sample_rate)
+            check_sample_rate(self.sample_rate, self.format)
         put(self, "language_hints", tuple(self.language_hints))
+        if is_sambert(self.model):
+            self._check_sambert()
         # Copies, so that a change of the caller's dictionary cannot change a voice in use.
         put(self, "hot_fix", copy.deepcopy(self.hot_fix))
         put(self, "extra", copy.deepcopy(dict(self.extra)))
@@ -90,6 +100,20 @@ class Voice:
             "_hash",
             hash((self.model, self.voice, self.format, self.sample_rate, self.rate, self.pitch)),
         )
+
+    def _check_sambert(self) -> None:
+        if self.voice != sambert_voice(self.model):
+            raise SettingsError(
+                f"voice = {self.voice!r} is not that of {self.model!r}; leave it out, the model names it."
+            )
+        for name in _NOT_SAMBERT:
+            if getattr(self, name):
+                raise SettingsError(f"{self.model!r} takes no {name}; leave it out.")
+        if self.format not in SAMBERT_FORMATS:
+            raise SettingsError(f"format {self.format!r} is none of Sambert's: {', '.join(SAMBERT_FORMATS)}.")
+        if self.sample_rate is not None and self.sample_rate not in SAMBERT_SAMPLE_RATES:
+            rates = ", ".join(map(str, SAMBERT_SAMPLE_RATES))
+            raise SettingsError(f"sample_rate {self.sample_rate!r} is none of Sambert's: {rates} (Hz).")
 
     def _check_encodable(self) -> None:
         try:
@@ -118,4 +142,4 @@ class Voice:
         """The sample rate that the audio will have, in hertz."""
         if self.sample_rate is not None:
             return self.sample_rate
-        return 24000 if self.format == "opus" else DEFAULT_SAMPLE_RATE
+        return SAMBERT_SAMPLE_RATE if is_sambert(self.model) else default_sample_rate(self.format)

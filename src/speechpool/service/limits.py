@@ -32,6 +32,15 @@ class ServiceSettings(CheckedSettings):
         3.0, 0.01, "1/s", "run-tasks of one key and model; the provider's value; None: no limit"
     )
     max_tasks_per_key: int | None = setting(None, 1, "tasks", "None: no limit; the provider names none")
+    early_text: bool = setting(
+        default=False, minimum=0, unit="flag", reason="text right after run-task is refused, as the reference says"
+    )
+    older_events: bool = setting(
+        default=False,
+        minimum=0,
+        unit="flag",
+        reason="events without `type` and `usage`, as the first versions were",
+    )
     stall_timeout: float | None = setting(
         600.0, 0.01, "s", "a peer that takes no audio, or a speech that makes none, is given up"
     )

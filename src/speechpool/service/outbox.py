@@ -7,15 +7,42 @@ half the CPU of one write for each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from speechpool.errors import ConnectionLost
-from speechpool.transport import Connection, Frame
+from speechpool.transport import Closed, Frame
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Wire"]
 
 LOOK_EVERY = 64 * 1024
 """Bytes between two looks at the write buffer. A look costs a task; this bounds what a slow peer can add unseen."""
+
+
+class Wire(Protocol):
+    """What a session needs of its connection; see `speechpool.transport.Connection`."""
+
+    @property
+    def closed(self) -> Closed | None:
+        """How it ended, or None."""
+
+    def send_all(self, frames: Sequence[Frame]) -> None:
+        """Send messages in one write. Raises ConnectionLost."""
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough. Raises ConnectionLost."""
+
+    def pause(self) -> None:
+        """Read nothing more."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the close handshake."""
+
+    def abort(self) -> None:
+        """Drop the socket now."""
 
 
 class Outbox:
@@ -29,7 +56,7 @@ class Outbox:
 
     __slots__ = ("_connection", "_drain", "_frames", "_loop", "_on_full", "_on_taken", "_unseen", "full_since")
 
-    def __init__(self, connection: Connection, on_full: Callable[[], None], on_taken: Callable[[], None]) -> None:
+    def __init__(self, connection: Wire, on_full: Callable[[], None], on_taken: Callable[[], None]) -> None:
         self._connection = connection
         self._on_full = on_full
         self._on_taken = on_taken
@@ -49,6 +76,13 @@ class Outbox:
             self._unseen += len(audio)
         self._unseen += len(event)
 
+    def add_audio(self, audio: bytes) -> None:
+        """Send audio that no event announces."""
+        if not self._frames:
+            self._loop.call_soon(self.flush)
+        self._frames.append((True, audio))
+        self._unseen += len(audio)
+
     def flush(self) -> None:
         """Send what waits now, e.g. because the connection is about to be closed."""
         frames, self._frames = self._frames, []
@@ -60,7 +94,8 @@ class Outbox:
             return  # on_closed tells the session, or has told it
         if self._unseen >= LOOK_EVERY and self._drain is None:
             self._unseen = 0
-            self._drain = self._loop.create_task(self._drained())
+            drain = self._loop.create_task(self._drained())
+            self._drain = None if drain.done() else drain  # it may be over already, where tasks start eagerly
             # Callbacks run in order, so this one runs after the first step of the task: a task that is still there
             # waits (tests/service/test_session.py::test_a_slow_peer_pauses_its_speech).
             self._loop.call_soon(self._look)

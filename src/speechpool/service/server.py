@@ -6,6 +6,8 @@
 
 Draining: the port stays open for `/healthz` while tasks finish, but no connection is let in; those without a task are
 closed with 1001, the others when their task has ended.
+
+Who may come in is decided in `door`; what goes wrong on purpose, in `faults`.
 """
 
 from __future__ import annotations
@@ -13,20 +15,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
+from collections.abc import Collection
 from importlib.metadata import version
+from ssl import SSLContext
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
 from speechpool.errors import SettingsError
-from speechpool.transport import Accepted, Listener, Refusal, Request, serve
+from speechpool.transport import Accepted, Greeting, Listener, Refusal, Request, serve
 
 from .backend import Backend
 from .counts import Counts
-from .keys import is_loopback, is_welcome
+from .door import Door, Guests, Rebuff, address_of
+from .faults import Faults
+from .faulty import with_faults
 from .limits import ServiceSettings
-from .session import CosyVoiceSession
+from .origins import is_loopback
+from .session import SpeechSession
+from .submissions import Submissions
 
 __all__ = ["PATH", "SpeechService"]
 
@@ -50,12 +59,17 @@ class SpeechService:
         port: 0: any free one.
         api_key: The key that clients must send; None: any key will do, and only this machine can reach the service.
         settings: Limits.
+        ssl: A server's TLS context with a certificate; None: no TLS.
+        allowed_origins: Web pages that may connect, such as `https://example.com`; `*`: any. The service's own origin
+            may always.
+        faults: What shall go wrong; None: nothing.
 
     Attributes:
         counts: What it has done so far.
 
     Raises:
-        SettingsError: There is no `api_key`, but `host` can be reached by other machines; or the port is out of range.
+        SettingsError: There is no `api_key`, but `host` can be reached by other machines; the port is out of range; or
+            an origin is none.
     """
 
     def __init__(
@@ -66,6 +80,9 @@ class SpeechService:
         port: int = 8765,
         api_key: str | None = None,
         settings: ServiceSettings = ServiceSettings(),  # noqa: B008  # frozen
+        ssl: SSLContext | None = None,
+        allowed_origins: Collection[str] = (),
+        faults: Faults | None = None,
     ) -> None:
         if api_key is not None and not api_key.strip():
             raise SettingsError(
@@ -81,11 +98,16 @@ class SpeechService:
         self._backend = backend
         self._host = host
         self._wanted_port = port
-        self._api_key = api_key
         self._settings = settings
+        self._ssl = ssl
+        self._faults = faults
+        # A key that was read from a file may end with a line break, and no header brings that along.
+        self._door = Door(api_key and api_key.strip(), settings, allowed_origins)
         self._listener: Listener | None = None
-        self._sessions: set[CosyVoiceSession] = set()
+        self._sessions = Guests()
+        self._submissions = Submissions(settings.submission_rate, settings.max_tasks_per_key)
         self._draining = False
+        self._version = version("speechpool")  # read from a file, so not for each page
         self._headers = {"X-Speechpool-Engine": backend.engine}
         if backend.profile is not None:
             self._headers["X-Speechpool-Profile"] = backend.profile
@@ -98,11 +120,20 @@ class SpeechService:
         Raises:
             SettingsError: The address cannot be bound.
         """
+        self._draining = False
         await self._backend.start()
         try:
             # "localhost" may stand for two addresses, and any free port would be another one on each.
             host = "127.0.0.1" if self._host == "localhost" else self._host
-            self._listener = await serve(self._accept, host, self._wanted_port)
+            self._listener = await serve(
+                self._accept,
+                host,
+                self._wanted_port,
+                ssl=self._ssl,
+                max_message=self._settings.max_frame,
+                handshake_timeout=self._settings.handshake_timeout,
+                greet=self._greet if self._faults else None,
+            )
         except OSError as error:
             await self._backend.close()
             raise SettingsError(_cannot_bind(self._host, self._wanted_port, error)) from error
@@ -175,7 +206,7 @@ class SpeechService:
     def url(self) -> str:
         """Where clients connect to."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"ws://{host}:{self.port}{PATH}"
+        return f"{'wss' if self._ssl else 'ws'}://{host}:{self.port}{PATH}"
 
     @property
     def engine(self) -> str:
@@ -193,33 +224,45 @@ class SpeechService:
         return len(self._sessions)
 
     # ---------------------------------------------------------------------------------- the door
+    def _greet(self, path: str) -> Greeting:
+        if self._faults is None or not _is_ours(path):
+            return Greeting()
+        fault = self._faults.handshake()
+        refusal = None
+        if fault.status is not None and not (fault.drop or fault.stall):
+            pause = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
+            refusal = self._refuse(fault.status, "InjectedFault", "This service refuses on purpose (--fault).", pause)
+        return Greeting(math.inf if fault.stall else fault.delay, fault.drop, refusal)
+
     def _accept(self, request: Request) -> Accepted | Refusal:
-        if request.path.rstrip("/").endswith(PATH):
-            return self._let_in(request)
+        try:
+            self._door.check_name(request)
+            if _is_ours(request.path):
+                return self._let_in(request)
+        except Rebuff as rebuff:
+            return self._refuse(rebuff.status, rebuff.code, rebuff.message)
         if request.path == "/healthz":
             return self._page(200, self._health())
         if request.path == "/voices":
             return self._page(200, self._backend.voices())
         return self._page(404, {"code": "NotFound", "message": f"There is nothing here; the service is at {PATH}."})
 
-    def _let_in(self, request: Request) -> Accepted | Refusal:
-        # An Origin header is no reason to refuse: websocket-client, and so the official SDK, sends one.
-        if not is_welcome(request.headers.get("authorization"), self._api_key):
-            return self._refuse(401, "InvalidApiKey", "Invalid API-key provided.")
+    def _let_in(self, request: Request) -> Accepted:
+        client = self._door.check_guest(request, self._sessions)
         if self._draining:
-            return self._refuse(503, "ServiceUnavailable", "The service is going away.")
-        if len(self._sessions) >= self._settings.max_connections:
-            limit = self._settings.max_connections
-            return self._refuse(503, "ServiceUnavailable", f"The limit of {limit} connections is reached.")
-        session = CosyVoiceSession(self._backend, self._settings, self.counts, self._sessions)
-        return Accepted(session, self._headers)
+            raise Rebuff(503, "ServiceUnavailable", "The service is going away.")
+        session = SpeechSession(
+            self._backend, self._settings, self.counts, self._sessions, submissions=self._submissions, client=client
+        )
+        self._sessions.invite(session, client, address_of(request))
+        return Accepted(with_faults(session, self._faults), self._headers)
 
-    def _refuse(self, status: int, code: str, message: str) -> Refusal:
+    def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Refusal:
         self.counts.refused += 1
-        return self._page(status, {"code": code, "message": message})
+        return self._page(status, {"code": code, "message": message}, headers)
 
-    def _page(self, status: int, content: object) -> Refusal:
-        return Refusal(status, msgspec.json.encode(content), {**_JSON, **self._headers})
+    def _page(self, status: int, content: object, headers: dict[str, str] | None = None) -> Refusal:
+        return Refusal(status, msgspec.json.encode(content), {**_JSON, **self._headers, **(headers or {})})
 
     def _health(self) -> dict[str, object]:
         return {
@@ -229,8 +272,12 @@ class SpeechService:
             "tasks_running": self.counts.running,
             "tasks": self.counts.tasks,
             "connections": len(self._sessions),
-            "version": version("speechpool"),
+            "version": self._version,
         }
+
+
+def _is_ours(path: str) -> bool:
+    return path.rstrip("/").endswith(PATH)
 
 
 def _cannot_bind(host: str, port: int, error: OSError) -> str:

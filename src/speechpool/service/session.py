@@ -1,10 +1,15 @@
 """One connection of the service: instructions in, a speech at a time, frames out.
 
-    on_text ─▶ ServerSession (order, shapes) ─▶ ServedTask (text rules) ─▶ Speech of the backend
-                                                     │ listener
-    connection ◀── Outbox (one write a turn) ◀───────┘
+    on_text ─▶ InferenceSession (order, shapes) ─▶ ServedTask | SambertTask (text rules) ─▶ Speech of the backend
+                                                        │ listener
+    connection ◀── Outbox (one write a turn) ◀──────────┘
+
+Tasks of CosyVoice and of Sambert may follow one another on a connection. What only one of them knows is in its task and
+in its part of the protocol.
 
 Every way out of a task goes through `_end`, which forgets the task first: what a speech says later goes nowhere.
+
+A run-task passes `Submissions` first (rate and tasks of its key), then the parameters are looked at, then the backend.
 
 Close codes: 1000 a moment after `task-failed` and at the idle limit, 1001 while the service drains, 1003 after a binary
 frame, 1007 after a frame that cannot be read. The provider documents only the last one.
@@ -27,22 +32,25 @@ from speechpool.protocol.cosyvoice import (
     Malformed,
     Refused,
     RunTask,
-    ServerSession,
     State,
 )
+from speechpool.protocol.inference import InferenceSession
+from speechpool.protocol.sambert import RunSambert
 
 from .backend import Backend, BackendRefusal
 from .counts import Counts, Outcome
-from .outbox import Outbox
+from .outbox import Outbox, Wire
+from .sambert import SambertTask
 from .speaking import INTERNAL_ERROR
+from .submissions import Submissions
 from .task import ServedTask
 
 if TYPE_CHECKING:
-    from speechpool.transport import Closed, Connection
+    from speechpool.transport import Closed
 
     from .limits import ServiceSettings
 
-__all__ = ["CosyVoiceSession"]
+__all__ = ["SpeechSession"]
 
 logger = logging.getLogger("speechpool.service")
 
@@ -52,7 +60,7 @@ INTERNAL_TIMEOUT = "InternalError.Timeout"
 NORMAL, GOING_AWAY, UNSUPPORTED, MALFORMED = 1000, 1001, 1003, 1007
 
 
-class CosyVoiceSession:
+class SpeechSession:
     """The owner of one accepted connection.
 
     Args:
@@ -60,20 +68,31 @@ class CosyVoiceSession:
         settings: Limits.
         counts: Where to count.
         sessions: The open sessions of the service; this one is a member while its connection is open.
+        submissions: Who may start a task now, over all sessions of the service; None: everybody.
+        client: Stands for the key in limits; never the key itself.
     """
 
-    _connection: Connection
+    _connection: Wire
     _outbox: Outbox
 
     def __init__(
-        self, backend: Backend, settings: ServiceSettings, counts: Counts, sessions: set[CosyVoiceSession]
+        self,
+        backend: Backend,
+        settings: ServiceSettings,
+        counts: Counts,
+        sessions: set[SpeechSession],
+        *,
+        submissions: Submissions | None = None,
+        client: str = "",
     ) -> None:
         self._backend = backend
         self._settings = settings
         self._counts = counts
         self._sessions = sessions
-        self._protocol = ServerSession()
-        self._task: ServedTask | None = None
+        self._submissions = submissions or Submissions()
+        self._client = client
+        self._protocol = InferenceSession(older_events=settings.older_events)
+        self._task: ServedTask | SambertTask | None = None
         self._draining = False
         self._dead = False  # failed: nothing is taken any more, and the close is near
         self._loop = asyncio.get_running_loop()
@@ -94,11 +113,11 @@ class CosyVoiceSession:
     def stop(self) -> None:
         """Give up the task, if one runs, and close the connection."""
         if self._task is not None:
-            self._fail(INTERNAL_ERROR, "The service is shutting down; send the task to another one.")
+            self.fail(INTERNAL_ERROR, "The service is shutting down; send the task to another one.")
         self._close(GOING_AWAY, "the service is going away")
 
     # ---------------------------------------------------------------------------------- the connection
-    def on_connected(self, connection: Connection) -> None:
+    def on_connected(self, connection: Wire) -> None:
         """Take the connection."""
         self._connection = connection
         self._outbox = Outbox(connection, self._on_full, self._on_taken)
@@ -118,7 +137,7 @@ class CosyVoiceSession:
             self._end("failed")
             self._close(MALFORMED, "the frame is no instruction")
         except (Refused, BackendRefusal) as error:
-            self._fail(error.code, error.message)
+            self.fail(error.code, error.message)
 
     def on_binary(self, data: bytes) -> None:
         """Refuse: clients send text frames only."""
@@ -135,15 +154,15 @@ class CosyVoiceSession:
         self._stop_timer()
 
     # ---------------------------------------------------------------------------------- instructions
-    def _obey(self, instruction: Instruction) -> None:
+    def _obey(self, instruction: Instruction | RunSambert) -> None:
         self._touched = self._loop.time()
-        if isinstance(instruction, RunTask):
+        if isinstance(instruction, RunTask | RunSambert):
             self._run(instruction)
             return
         if isinstance(instruction, LateCancel):
             return
         task = self._task
-        assert task is not None  # noqa: S101  # the table of states lets nothing else through without a task
+        assert isinstance(task, ServedTask)  # noqa: S101  # the protocol lets nothing through but for such a task
         if isinstance(instruction, ContinueTask):
             task.text(instruction.text)
         elif isinstance(instruction, FlushTask):
@@ -155,28 +174,70 @@ class CosyVoiceSession:
             task.confirm()
             self._rest()
 
-    def _run(self, run: RunTask) -> None:
+    def _run(self, run: RunTask | RunSambert) -> None:
         try:
-            self._task = ServedTask(
-                self._backend, self._protocol, self._outbox, run, on_finished=self._on_finished, on_failed=self._fail
-            )
+            self._submissions.start(self._client, run.model, self._loop.time())
+            try:
+                self._task = self._served(run)
+            except BaseException:
+                self._submissions.end(self._client)
+                raise
         except (Refused, BackendRefusal) as error:
             self._counts.tasks[_outcome(error.code)] += 1
+            self._counts.errors[error.code] += 1
             raise
         self._counts.running += 1
+        if self._settings.early_text:
+            self._start(self._task)
+        else:
+            # What came in the same breath as run-task was sent without a look at task-started: it meets STARTING.
+            self._loop.call_soon(self._start, self._task)
+
+    def _start(self, task: ServedTask | SambertTask) -> None:
+        if self._task is not task:
+            return  # failed, or its connection is gone
         self._outbox.add(self._protocol.started())
+        self._outbox.flush()
         if self._outbox.full_since is not None:
-            self._task.pause()  # the peer has not taken the audio of its last task yet
+            task.pause()  # the peer has not taken the audio of its last task yet
+        task.begin()
+
+    def _served(self, run: RunTask | RunSambert) -> ServedTask | SambertTask:
+        if isinstance(run, RunSambert):
+            return SambertTask(
+                self._backend,
+                self._protocol.sambert,
+                self._outbox,
+                run,
+                client=self._client,
+                on_finished=self._on_finished,
+                on_failed=self.fail,
+            )
+        return ServedTask(
+            self._backend,
+            self._protocol.cosyvoice,
+            self._outbox,
+            run,
+            settings=self._settings,
+            client=self._client,
+            on_finished=self._on_finished,
+            on_failed=self.fail,
+        )
 
     # ---------------------------------------------------------------------------------- the end of a task
     def _on_finished(self) -> None:
         self._end("completed")
         self._rest()
 
-    def _fail(self, code: str, message: str) -> None:
+    def fail(self, code: str, message: str) -> None:
+        """Send `task-failed`, give up the task if one runs, and close the connection a moment later."""
+        if self._dead:
+            return
+        if self._task is not None:
+            self._counts.errors[code] += 1
         self._end(_outcome(code))
         self._dead = True
-        self._outbox.add(self._protocol.failed(code, message))
+        self._outbox.add(self._protocol.order.failed(code, message))
         # The official SDK sends text and finish-task without a look at what came in between. On a closed socket it says
         # just that, and never the reason (tests/conformance/test_official_sdk.py, the text that is too long).
         self._stop_timer()
@@ -188,6 +249,7 @@ class CosyVoiceSession:
             task.close()
             self._counts.running -= 1
             self._counts.tasks[outcome] += 1
+            self._submissions.end(self._client)
 
     def _rest(self) -> None:
         """Wait for the next task, unless the service drains."""
@@ -201,11 +263,14 @@ class CosyVoiceSession:
 
     # ---------------------------------------------------------------------------------- a slow peer
     def _on_full(self) -> None:
+        # Nothing more is read, too: each instruction of a peer that reads nothing would add its answer to the heap.
+        self._connection.pause()
         if self._task is not None:
             self._task.pause()
 
     def _on_taken(self) -> None:
         self._touched = self._loop.time()
+        self._connection.resume()
         if self._task is not None:
             self._task.resume()
 
@@ -242,7 +307,7 @@ class CosyVoiceSession:
 
     def _owes(self) -> bool:
         """Whether the next move is ours and not the client's."""
-        return self._task is not None and (self._task.owes_audio or self._protocol.state is not State.RUNNING)
+        return self._task is not None and (self._task.owes_audio or self._protocol.order.state is not State.RUNNING)
 
     def _silent_too_long(self, limit: float) -> None:
         if self._outbox.full_since is not None:
@@ -252,9 +317,9 @@ class CosyVoiceSession:
             self._close(NORMAL, f"idle for {limit:g} seconds")
         elif self._owes():
             logger.warning("A speech made no progress for %g s; giving its task up.", limit)
-            self._fail(INTERNAL_TIMEOUT, f"no audio for {limit:g} seconds.")
+            self.fail(INTERNAL_TIMEOUT, f"no audio for {limit:g} seconds.")
         else:
-            self._fail(CLIENT_ERROR, f"request timeout after {limit:g} seconds.")
+            self.fail(CLIENT_ERROR, f"request timeout after {limit:g} seconds.")
 
 
 def _outcome(code: str) -> Outcome:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from speechpool.errors import InvalidText
 from speechpool.protocol import Word
-from speechpool.protocol.cosyvoice import Refused, RunTask, ServerSession
-from speechpool.text import check_text, count_characters, ends_sentence
+from speechpool.protocol.cosyvoice import INVALID_PARAMETER, Refused, RunTask, ServerSession
+from speechpool.text import TextRules, check_text, count_characters, ends_sentence
 
 from .backend import Backend, Speech
-from .markup import is_markup, spoken_text
+from .limits import ServiceSettings
 from .outbox import Outbox
-from .speaking import INVALID_PARAMETER
+from .passages import Passage
+from .ssml import is_ssml, parse_ssml
 from .wishes import speech_parameters
 
 __all__ = ["ServedTask"]
+
+_NO_SSML: Final = frozenset({"cosyvoice-v1"})
+"""Models that take plain text only."""
 
 
 class ServedTask:
@@ -28,6 +33,8 @@ class ServedTask:
         protocol: The state of the connection; it makes the frames.
         outbox: Where the frames go.
         run: What is asked for.
+        settings: How much text it may have.
+        client: Who asks, for the backend to be fair; never a key.
         on_finished: Called when all was spoken and `task-finished` is in the outbox.
         on_failed: Called with code and message when the backend gave up. Nothing was sent about it.
 
@@ -43,9 +50,12 @@ class ServedTask:
         outbox: Outbox,
         run: RunTask,
         *,
+        settings: ServiceSettings,
+        client: str = "",
         on_finished: Callable[[], None],
         on_failed: Callable[[str, str], None],
     ) -> None:
+        self._settings = settings
         self._protocol = protocol
         self._outbox = outbox
         self._finished = on_finished
@@ -61,7 +71,8 @@ class ServedTask:
         self._index = 0
         self.touched = 0.0
         self._loop = asyncio.get_running_loop()
-        self._speech: Speech = backend.open(run.task_id, speech_parameters(run), self)
+        self._parameters = speech_parameters(run, settings)
+        self._speech: Speech = backend.open(run.task_id, self._parameters, self, client=client)
 
     @property
     def owes_audio(self) -> bool:
@@ -69,27 +80,56 @@ class ServedTask:
         return self._speaking or self._spoken < self._owed
 
     # ---------------------------------------------------------------------------------- instructions
+    def begin(self) -> None:
+        """Wait for text; `task-started` was sent."""
+
     def text(self, text: str) -> None:
         """Take one piece of text.
 
+        A task that takes SSML takes one piece, and plain text in it too: the official SDK's `call` always asks for
+        SSML. Without that, markup is text like any other.
+
         Raises:
-            Refused: It is too long, empty of words, or one piece too many.
+            Refused: It is too long, empty of words, one piece too many, or SSML that cannot be spoken.
         """
         if self._single and self._sent:
             raise Refused(INVALID_PARAMETER, "Text request limit violated, expected 1.")
-        markup = self._single and is_markup(text)
+        ssml = self._single and is_ssml(text)
+        if ssml and self._parameters.model in _NO_SSML:
+            raise Refused(INVALID_PARAMETER, "SSML text is not supported at the moment!")
+        limits = self._settings
         try:
-            self._sent += check_text(text, sent=self._sent, ssml=markup)
+            self._sent += check_text(
+                text, sent=self._sent, ssml=ssml, rules=TextRules(limits.max_send, limits.max_task)
+            )
+            passages = self._parsed(text) if ssml else None
         except InvalidText as error:
             raise Refused(INVALID_PARAMETER, str(error)) from None
-        if markup:
-            text = spoken_text(text)
-            if not text:
-                raise Refused(INVALID_PARAMETER, "Please ensure input text is valid.")
+        if passages is None:
+            self._take(text)
+        else:
+            self._take_passages(passages)
+
+    def _take(self, text: str) -> None:
         self._given += count_characters(text)
         if ends_sentence(text):
             self._owed = self._given
         self._speech.text(text)
+
+    def _take_passages(self, passages: Sequence[Passage]) -> None:
+        self._owed = self._given = sum(count_characters(each.text) for each in passages)
+        self._speech.passages(passages)
+
+    def _parsed(self, document: str) -> Sequence[Passage]:
+        wish = self._parameters
+        return parse_ssml(
+            document,
+            voice=wish.voice,
+            rate=wish.rate,
+            pitch=wish.pitch,
+            volume=wish.volume,
+            language=wish.language_hints[0] if wish.language_hints else None,
+        )
 
     def flush(self) -> None:
         """Speak what is there."""

@@ -2,12 +2,14 @@
 
 JSON text frames with `header` and `payload`, audio in binary frames that carry no id; tasks run one after another on a
 connection. `states` is the order as a table that both ends use, `frames` the shapes, `client` and `server` the two
-ends, `failures` what an error code means.
+ends, `failures` what an error code means. `handshake`, `segment` (client) and `order` (server) are what Sambert shares.
 
 Source: DashScope's WebSocket API reference and the official SDKs, as of 2026-10.
 """
 
 from .client import CosyVoice, CosyVoiceSegment
+from .failures import FAILURES, INVALID_ACTION, INVALID_PARAMETER
+from .order import Malformed, Refused, TaskOrder
 from .server import (
     CancelTask,
     ContinueTask,
@@ -15,14 +17,15 @@ from .server import (
     FlushTask,
     Instruction,
     LateCancel,
-    Malformed,
-    Refused,
     RunTask,
     ServerSession,
 )
 from .states import State
 
 __all__ = [
+    "FAILURES",
+    "INVALID_ACTION",
+    "INVALID_PARAMETER",
     "CancelTask",
     "ContinueTask",
     "CosyVoice",
@@ -36,4 +39,5 @@ __all__ = [
     "RunTask",
     "ServerSession",
     "State",
+    "TaskOrder",
 ]

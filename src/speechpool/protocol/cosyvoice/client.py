@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import functools
-import platform
 from collections.abc import Hashable, Mapping
-from typing import Final
 
 import msgspec
 
 from speechpool.errors import ProtocolViolation
-from speechpool.protocol.events import Event, Failed, Finished, SentenceBegin, SentenceEnd, Started
+from speechpool.protocol.dialect import Dialect
+from speechpool.protocol.events import Event, Finished, SentenceBegin, SentenceEnd
 from speechpool.protocol.voice import Voice
+from speechpool.text import STREAMED_TEXT
 
-from .failures import is_retryable
 from .frames import Input, Parameters, Reply, RequestPayload, decode_reply, encode
-from .states import TABLE, State, Step
+from .handshake import IDLE_TIMEOUT, PATH, handshake_headers
+from .segment import NOTHING, InferenceSegment, server_request_id
+from .states import State, Step
 
 __all__ = ["CosyVoice", "CosyVoiceSegment"]
-
-PATH: Final = "/api-ws/v1/inference"
-_EVENTS: Final = {step.value: step for step in (Step.STARTED, Step.GENERATED, Step.FINISHED, Step.FAILED)}
-_TAKES_AUDIO: Final = frozenset({State.RUNNING, State.FINISHING})
-_NOTHING: Final[tuple[Event, ...]] = ()
-_VOICES_KEPT: Final = 256
 
 
 class CosyVoice:
@@ -34,48 +29,31 @@ class CosyVoice:
     begins_with_text = False
     text_may_follow = True
     can_cancel = True
-    # The server closes an idle connection after 60 s (API reference); the margin covers its clock and the way.
-    idle_timeout: float | None = 50.0
-
-    def __init__(self) -> None:
-        # Everything of run-task but the id is the same for each task of a voice.
-        self._payloads: dict[Voice, bytes] = {}
+    text_rules = STREAMED_TEXT
+    idle_timeout: float | None = IDLE_TIMEOUT
 
     def path(self, voice: Voice | None = None) -> str:
         """Return the path of the URL; it is the same for all voices."""
         return PATH
 
     def headers(self, api_key: str, workspace: str | None = None) -> Mapping[str, str]:
-        """Return the headers of the handshake (API reference, "request headers")."""
-        headers = {
-            "Authorization": f"Bearer {api_key}",
-            "User-Agent": _user_agent(),
-        }
-        if workspace:
-            headers["X-DashScope-WorkSpace"] = workspace
-        return headers
+        """Return the headers of the handshake."""
+        return handshake_headers(api_key, workspace)
 
     def sharing(self, voice: Voice) -> Hashable:
         """Return one key for all voices."""
         return None
 
+    def for_voice(self, voice: Voice) -> Dialect:
+        """Return itself."""
+        return self
+
     def segment(self, voice: Voice, segment_id: str) -> CosyVoiceSegment:
         """Return a new segment."""
-        payload = self._payloads.get(voice)
-        if payload is None:
-            if len(self._payloads) >= _VOICES_KEPT:
-                self._payloads.clear()
-            payload = self._payloads[voice] = _run_payload(voice)
-        return CosyVoiceSegment(segment_id, payload)
+        return CosyVoiceSegment(segment_id, _run_payload(voice))
 
 
-@functools.cache
-def _user_agent() -> str:
-    from importlib.metadata import version  # slow to import, and not needed before the first dial
-
-    return f"speechpool/{version('speechpool')}; python/{platform.python_version()}"
-
-
+@functools.lru_cache(256)  # everything of run-task but the id is the same for each task of a voice
 def _run_payload(voice: Voice) -> bytes:
     parameters = Parameters(
         text_type="PlainText",
@@ -101,17 +79,13 @@ def _run_payload(voice: Voice) -> bytes:
     return encode(fields)
 
 
-class CosyVoiceSegment:
+class CosyVoiceSegment(InferenceSegment[Reply]):
     """One task on the wire, seen from the client. See `speechpool.protocol.Segment`."""
 
-    __slots__ = ("_payload", "_sentence", "ended", "id", "state", "stray", "takes_audio")
+    __slots__ = ("_payload", "_sentence")
 
     def __init__(self, segment_id: str, payload: bytes) -> None:
-        self.id = segment_id
-        self.state = State.IDLE
-        self.takes_audio = False
-        self.ended = False
-        self.stray = False
+        super().__init__(segment_id)
         self._payload = payload
         self._sentence = -1
 
@@ -149,47 +123,18 @@ class CosyVoiceSegment:
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------- events
-    def feed(self, data: bytes) -> tuple[Event, ...]:
-        """Take one text frame and return its events; see `Segment.feed`."""
-        reply = decode_reply(data)
-        header = reply.header
-        if header.task_id != self.id:
-            # A late event of an earlier task. It means nothing to this one, but the connection is not in order.
-            self.stray = True
-            return _NOTHING
-        step = _EVENTS.get(header.event)
-        if step is None:
-            return _NOTHING  # an event that a later version of the protocol has
-        if TABLE[self.state].get(step) is not self.state or self.ended:
-            self._step(step)
-        if step is Step.GENERATED:
-            return self._generated(reply)
-        if step is Step.STARTED:
-            return (Started(_server_request_id(reply)),)
-        self.ended = True
-        if step is Step.FINISHED:
-            return (_finished(reply),)
-        code, message = header.error_code or "Unknown", header.error_message or ""
-        return (Failed(code, message, is_retryable(code, message)),)
-
-    def _step(self, step: Step) -> None:
-        state = TABLE[self.state].get(step)
-        # An ended segment is back in IDLE, where the connection may start the next task, but this id may not.
-        if state is None or self.ended:
-            name = "after its end" if self.ended else f"in state {self.state.name}"
-            raise ProtocolViolation(f"{step.value} is not allowed {name} (segment {self.id}).")
-        self.state = state
-        self.takes_audio = state in _TAKES_AUDIO
+    def _read(self, data: bytes) -> Reply:
+        return decode_reply(data)
 
     def _generated(self, reply: Reply) -> tuple[Event, ...]:
         payload = reply.payload
         output = payload.output if payload is not None else None
         if output is None or payload is None:
-            return _NOTHING
+            return NOTHING
         kind = output.type
         # The common one first: sentence-synthesis announces one binary frame, and the older form has no type.
         if (kind != "sentence-begin" and kind != "sentence-end") or self.state is State.CANCELLING:  # noqa: PLR1714
-            return _NOTHING
+            return NOTHING
         sentence = output.sentence
         index = sentence.index if sentence is not None and sentence.index is not None else self._sentence
         if kind == "sentence-end":
@@ -199,20 +144,10 @@ class CosyVoiceSegment:
         self._sentence = index
         return (SentenceBegin(index, output.original_text),)
 
-
-def _finished(reply: Reply) -> Finished:
-    payload = reply.payload
-    output = payload.output if payload is not None else None
-    usage = payload.usage if payload is not None else None
-    words = output.sentence.words if output is not None and output.sentence is not None else None
-    return Finished(
-        characters=usage.characters if usage is not None else None,
-        words=words or (),
-        server_request_id=_server_request_id(reply),
-    )
-
-
-def _server_request_id(reply: Reply) -> str | None:
-    attributes = reply.header.attributes
-    value = attributes.get("request_uuid") if attributes else None
-    return value if isinstance(value, str) else reply.header.request_id
+    def _finished(self, reply: Reply) -> tuple[Event, ...]:
+        payload = reply.payload
+        output = payload.output if payload is not None else None
+        usage = payload.usage if payload is not None else None
+        words = output.sentence.words if output is not None and output.sentence is not None else None
+        characters = usage.characters if usage is not None else None
+        return (Finished(characters, words or (), server_request_id(reply.header)),)

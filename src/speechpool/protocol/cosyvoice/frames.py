@@ -9,7 +9,19 @@ import msgspec
 from speechpool.errors import ProtocolViolation
 from speechpool.protocol.events import Word
 
-__all__ = ["Parameters", "Reply", "Request", "decode_reply", "decode_request", "encode"]
+__all__ = [
+    "UNREADABLE",
+    "Parameters",
+    "Reply",
+    "ReplyHeader",
+    "Request",
+    "Usage",
+    "decode_reply",
+    "decode_request",
+    "encode",
+    "input_members",
+    "unreadable",
+]
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -70,6 +82,14 @@ class Request(msgspec.Struct):
     payload: RequestPayload
 
 
+class _Payload(msgspec.Struct):
+    input: dict[str, msgspec.Raw] = {}
+
+
+class _Frame(msgspec.Struct):
+    payload: _Payload
+
+
 # ------------------------------------------------------------------------------------- server to client
 class ReplyHeader(msgspec.Struct, omit_defaults=True):
     """`header` of an event."""
@@ -119,7 +139,9 @@ class Reply(msgspec.Struct):
 
 _request: Final = msgspec.json.Decoder(Request).decode
 _reply: Final = msgspec.json.Decoder(Reply).decode
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_members: Final = msgspec.json.Decoder(_Frame).decode
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading a frame can raise."""
 
 
 def decode_request(data: bytes) -> Request:
@@ -129,9 +151,16 @@ def decode_request(data: bytes) -> Request:
         ProtocolViolation: It is no JSON, or not of this shape.
     """
     try:
+        if not data.isascii():
+            data.decode()  # msgspec does not look at what it skips, but a text message is UTF-8 as a whole
         return _request(data)
-    except _UNREADABLE as error:
-        raise _unreadable(data, error) from None
+    except UNREADABLE as error:
+        raise unreadable(data, error) from None
+
+
+def input_members(data: bytes) -> list[str]:
+    """Return the names in `payload.input` of an instruction that `decode_request` has read."""
+    return list(_members(data).payload.input)
 
 
 def decode_reply(data: bytes) -> Reply:
@@ -142,10 +171,11 @@ def decode_reply(data: bytes) -> Reply:
     """
     try:
         return _reply(data)
-    except _UNREADABLE as error:
-        raise _unreadable(data, error) from None
+    except UNREADABLE as error:
+        raise unreadable(data, error) from None
 
 
-def _unreadable(data: bytes, error: Exception) -> ProtocolViolation:
+def unreadable(data: bytes, error: Exception) -> ProtocolViolation:
+    """Return what to raise for a frame that cannot be read."""
     # The text of the error names the field and the kind, never a value: spoken text stays out of logs.
     return ProtocolViolation(f"a text frame of {len(data)} bytes cannot be read: {error}")

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
-from speechpool.errors import ProtocolViolation
 from speechpool.protocol.events import Word
 
 from .failures import INVALID_PARAMETER
-from .frames import (
-    Output,
-    Parameters,
-    Reply,
-    ReplyHeader,
-    ReplyPayload,
-    Request,
-    Sentence,
-    Usage,
-    decode_request,
-    encode,
-)
-from .states import TABLE, State, Step
+from .frames import Output, Parameters, ReplyPayload, Request, Sentence, Usage, input_members
+from .order import FOLLOW, Refused, TaskOrder, read_instruction
+from .states import State, Step
 
 __all__ = [
     "CancelTask",
@@ -31,14 +18,9 @@ __all__ = [
     "FlushTask",
     "Instruction",
     "LateCancel",
-    "Malformed",
-    "Refused",
     "RunTask",
     "ServerSession",
 ]
-
-_ACTIONS: Final = ("run-task", "continue-task", "finish-task")
-_FOLLOW: Final = "Please follow the protocol!"
 
 
 class RunTask(msgspec.Struct, frozen=True):
@@ -68,39 +50,37 @@ class CancelTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class LateCancel(msgspec.Struct, frozen=True, gc=False):
-    """A cancel that crossed the end of its task on the way: there is nothing to do."""
+    """A cancel that crossed the end of its task on the way, or a finish after a cancel: there is nothing to do."""
 
 
 Instruction = RunTask | ContinueTask | FlushTask | FinishTask | CancelTask | LateCancel
 """Everything that `ServerSession.feed` can answer."""
 
 
-class Malformed(ProtocolViolation):
-    """A frame that is no instruction at all. The connection is closed with code 1007."""
+class ServerSession:
+    """Takes the instructions of one connection's tasks and makes the frames of its events.
 
-
-class Refused(ProtocolViolation):
-    """An instruction that the server refuses: answer `failed(code, message)`, then close.
-
-    Attributes:
-        code: The provider's error code.
-        message: The provider's words.
+    Args:
+        older_events: Send `result-generated` without `type` and `usage`, as the first version of the protocol did.
+        order: Where the connection stands, if another protocol shares it.
     """
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
+    __slots__ = ("_cancelled", "_older_events", "order")
 
+    def __init__(self, *, older_events: bool = False, order: TaskOrder | None = None) -> None:
+        self.order = order or TaskOrder()
+        self._cancelled = False  # the present task, or the last one
+        self._older_events = older_events
 
-class ServerSession:
-    """Walks the table of states for one connection and makes the frames of its tasks."""
+    @property
+    def state(self) -> State:
+        """Where the connection stands."""
+        return self.order.state
 
-    __slots__ = ("state", "task_id")
-
-    def __init__(self) -> None:
-        self.state = State.IDLE
-        self.task_id = ""
+    @property
+    def task_id(self) -> str:
+        """The id of the present task, or of the last one."""
+        return self.order.task_id
 
     # ---------------------------------------------------------------------------------- instructions
     def feed(self, data: bytes) -> Instruction:
@@ -110,64 +90,52 @@ class ServerSession:
             Malformed: It is no instruction.
             Refused: It is one, but out of order, for another task or incomplete.
         """
-        try:
-            request = decode_request(data)
-        except ProtocolViolation as error:
-            raise Malformed(str(error)) from None
-        if request.header.action not in _ACTIONS:
-            raise Malformed(f"the action {request.header.action[:40]!r} is unknown.")
+        return self.take(read_instruction(data), data)
+
+    def take(self, request: Request, data: bytes) -> Instruction:
+        """Take one instruction that was read from `data`; see `feed`."""
         if request.header.action == "run-task":
-            return self._run(request)
+            return self._run(request, data)
         return self._continue(request)
 
-    def _run(self, request: Request) -> RunTask:
-        if self.state is State.IDLE:
-            # Known from here on, so that a refusal names the task it is about.
-            self.task_id = request.header.task_id
-        self._order(Step.RUN, "run-task")
-        payload = request.payload
-        if not self.task_id:
-            raise Refused(INVALID_PARAMETER, f"Missing required parameter 'header.task_id'! {_FOLLOW}")
-        if payload.input is None:
-            raise Refused(INVALID_PARAMETER, f"Missing required parameter 'payload.input'! {_FOLLOW}")
-        if not payload.model:
-            raise Refused(INVALID_PARAMETER, f"Missing required parameter 'payload.model'! {_FOLLOW}")
-        return RunTask(self.task_id, payload.model, payload.parameters or Parameters())
+    def _run(self, request: Request, data: bytes) -> RunTask:
+        model = self.order.run(request)
+        self._cancelled = False
+        if input_members(data):
+            # The reference asks for an empty object, and names this message (or a close with 1007) for anything else.
+            raise Refused(INVALID_PARAMETER, "task can not be null")
+        return RunTask(self.task_id, model, request.payload.parameters or Parameters())
 
     def _continue(self, request: Request) -> Instruction:
         action = request.header.action
         given = request.payload.input
-        if request.header.task_id != self.task_id:
-            raise Refused(INVALID_PARAMETER, f"Invalid task_id for {action}! {_FOLLOW}")
+        if not self.task_id or request.header.task_id != self.task_id:
+            raise Refused(INVALID_PARAMETER, f"Invalid task_id for {action}! {FOLLOW}")
         if given is None:
-            raise Refused(INVALID_PARAMETER, f"Missing required parameter 'payload.input'! {_FOLLOW}")
+            raise Refused(INVALID_PARAMETER, f"Missing required parameter 'payload.input'! {FOLLOW}")
         if action == "finish-task":
-            if given.directive == "cancel":
-                if self.state is State.IDLE:
-                    return LateCancel()
-                self._order(Step.CANCEL, action)
-                return CancelTask()
-            self._order(Step.FINISH, action)
-            return FinishTask()
+            return self._finish(cancel=given.directive == "cancel")
         if given.flush:
-            self._order(Step.FLUSH, action)
+            self.order.take(Step.FLUSH, action)
             return FlushTask()
-        self._order(Step.TEXT, action)
+        self.order.take(Step.TEXT, action)
         if not given.text or given.text.isspace():
             raise Refused(INVALID_PARAMETER, "Please ensure input text is valid.")
         return ContinueTask(given.text)
 
-    def _order(self, step: Step, action: str) -> None:
-        state = TABLE[self.state].get(step)
-        if state is None:
-            raise Refused(INVALID_PARAMETER, f"Invalid action('{action}')! {_FOLLOW}")
-        self.state = state
+    def _finish(self, *, cancel: bool) -> Instruction:
+        # A cancel may cross the end of the task. A finish cannot, as only a finish or a cancel brings that about; yet
+        # in a client with threads one may finish what another has just cancelled.
+        if self.state is State.IDLE and (cancel or self._cancelled):
+            return LateCancel()
+        self.order.take(Step.CANCEL if cancel else Step.FINISH, "finish-task")
+        self._cancelled = cancel
+        return CancelTask() if cancel else FinishTask()
 
     # ---------------------------------------------------------------------------------- events
     def started(self) -> bytes:
         """Return `task-started`."""
-        self._move(Step.STARTED)
-        return self._frame(Step.STARTED, {})
+        return self.order.started()
 
     def sentence_begin(self, index: int, text: str) -> bytes:
         """Return the `result-generated` that opens a sentence."""
@@ -183,15 +151,12 @@ class ServerSession:
 
     def finished(self, characters: int, attributes: dict[str, str] | None = None) -> bytes:
         """Return `task-finished`. The connection may carry the next task."""
-        self._move(Step.FINISHED)
         payload = {"output": {"sentence": {"words": []}}, "usage": {"characters": characters}}
-        return self._frame(Step.FINISHED, payload, attributes)
+        return self.order.event(Step.FINISHED, payload, attributes)
 
     def failed(self, code: str, message: str) -> bytes:
         """Return `task-failed`. The caller closes the connection after it, as the provider does."""
-        self.state = State.DEAD
-        header = ReplyHeader(Step.FAILED.value, self.task_id, code, message, attributes={})
-        return encode({"header": header, "payload": {}})
+        return self.order.failed(code, message)
 
     def _generated(
         self,
@@ -202,19 +167,6 @@ class ServerSession:
         words: tuple[Word, ...] = (),
         usage: Usage | None = None,
     ) -> bytes:
-        self._move(Step.GENERATED)
-        output = Output(kind, text, Sentence(index, words))
-        return encode(
-            Reply(ReplyHeader(Step.GENERATED.value, self.task_id, attributes={}), ReplyPayload(output, usage))
-        )
-
-    def _frame(self, step: Step, payload: object, attributes: dict[str, str] | None = None) -> bytes:
-        return encode(
-            {"header": ReplyHeader(step.value, self.task_id, attributes=attributes or {}), "payload": payload}
-        )
-
-    def _move(self, step: Step) -> None:
-        state = TABLE[self.state].get(step)
-        if state is None:
-            raise ProtocolViolation(f"the server may not send {step.value} in state {self.state.name}.")
-        self.state = state
+        if self._older_events:
+            return self.order.event(Step.GENERATED, {"output": {"sentence": {"words": words}}, "usage": None})
+        return self.order.event(Step.GENERATED, ReplyPayload(Output(kind, text, Sentence(index, words)), usage))
