@@ -5,6 +5,7 @@ import gc
 import random
 
 import pytest
+import uvloop
 
 from speechpool.errors import LeaseError, SettingsError, Shed, WrongLoop
 from speechpool.limits import LocalQuota, warn_if_oversized
@@ -498,3 +499,19 @@ def test_a_pool_that_its_rate_cannot_fill_is_told_so_with_the_arithmetic():
 )
 def test_a_pool_that_its_rate_can_fill_is_not_warned(size, rate, duration):
     assert warn_if_oversized(size, rate, duration) is None
+
+
+def test_a_quick_rate_is_waited_for_on_uvloop_too():
+    async def main():
+        quota = LocalQuota(rate=2000)  # the next one is due in less than a millisecond: uvloop makes no timer of that
+
+        async def one():
+            permit = quota.request("account", "model")
+            if not permit.granted:
+                await permit.wait()
+            permit.settle("completed")
+
+        await asyncio.gather(*(one() for _ in range(2100)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

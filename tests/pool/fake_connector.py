@@ -102,7 +102,9 @@ class Down:
         return self.error() if self.down else None
 
 
-def make_pool(connector, *, connect_timeout=10.0, on_borrowed=None, name="test", jitter=0.5, **settings):
+def make_pool(
+    connector, *, connect_timeout=10.0, on_borrowed=None, name="test", jitter=0.5, limits=None, host=None, **settings
+):
     """Return a pool that is not opened."""
     return Pool(
         connector,
@@ -111,6 +113,8 @@ def make_pool(connector, *, connect_timeout=10.0, on_borrowed=None, name="test",
         connect_timeout=connect_timeout,
         on_borrowed=on_borrowed,
         random=lambda: jitter,
+        limits=limits,
+        host=host,
     )
 
 

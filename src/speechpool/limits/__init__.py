@@ -1,14 +1,20 @@
-"""Limits: permits by rate and concurrency, pauses between attempts, and the budget of retries."""
+"""Limits: permits by rate and concurrency, connections in all, pauses between attempts, and the budget of retries."""
 
 from .backoff import Backoff
+from .connections import ConnectionLimits, ConnectionLimitsState, Places
+from .ledger import UPKEEP
 from .quota import LocalQuota, Outcome, Permit, Priority, Quota, QuotaState, warn_if_oversized
 from .retry import RetryBudget
 
 __all__ = [
+    "UPKEEP",
     "Backoff",
+    "ConnectionLimits",
+    "ConnectionLimitsState",
     "LocalQuota",
     "Outcome",
     "Permit",
+    "Places",
     "Priority",
     "Quota",
     "QuotaState",

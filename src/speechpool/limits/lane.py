@@ -50,6 +50,7 @@ class Lane:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listening = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # uvloop's handle of what is due at once does not know it
         self.running = self.granted = self.throttled = self.shed = 0
 
     @property
@@ -237,10 +238,10 @@ class Lane:
         assert self.bucket is not None  # noqa: S101  # `wanted` says so
         when = self._loop.time() + self.bucket.delay(1, now)
         # A timer that comes too early only looks again; one that comes too late would idle the rate.
-        if self._timer is None or self._timer.when() > when:
+        if self._timer is None or self._timer_at > when:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(when, self._tick)
+            self._timer, self._timer_at = self._loop.call_at(when, self._tick), when
 
     def _tick(self) -> None:
         self._timer = None

@@ -427,17 +427,26 @@ class Core:
         missing = min(self._missing_room(now), len(self.idle))
         actions: list[Action] = [self._close(self.idle.pop(0), "made_room", now) for _ in range(missing)]
         limit = self._dial_limit()
-        while wanted > 0 and self.opening < limit and self.total < self.max_size:
+        while wanted > 0 and self.opening < limit and self.total < self.max_size and self._may_dial():
             actions.append(self._dial(now, overflow=False))
             wanted -= 1
         if self.settings.overflow == "grow":
-            while waiting > self.opening and self.opening < limit:
+            while waiting > self.opening and self.opening < limit and self._may_dial():
                 actions.append(self._dial(now, overflow=True))
         return actions
 
     def _dial_limit(self) -> int:
         """How many dials may run at once."""
         return self.settings.max_opening
+
+    def _may_dial(self) -> bool:
+        """Take a place for one more connection, where they are shared with other pools."""
+        return True
+
+    @property
+    def limited_by(self) -> str | None:
+        """What would be in the way of a dial that its own sizes allow; None: nothing."""
+        return None
 
     def _missing_room(self, now: float) -> int:
         """How many idle connections stand in the way of waiters that need a fresh one."""

@@ -7,22 +7,25 @@ and what the core answers is done in the same call. `Pool` adds what borrowers a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
 import weakref
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Any
 
 from speechpool.errors import PoolClosed, WrongLoop
-from speechpool.limits import Backoff
+from speechpool.limits import Backoff, ConnectionLimits, Places
 from speechpool.settings import PoolSettings
 
 from . import stacks
 from .connector import Connector
 from .core import Core, Phase
 from .jobs import Jobs
+from .limited import LimitedCore
 from .slot import Abandon, Abort, Action, Close, Fail, HandOver, Open, Overdue, Report, Slot
 from .waiting import Waiter
 
@@ -54,6 +57,8 @@ class Engine:
         connect_timeout: float | None,
         on_borrowed: Callable[[int, int, float], None] | None,
         random: Callable[[], float],
+        limits: ConnectionLimits | None,
+        host: str | None,
     ) -> None:
         self.name = name
         self._connector = connector
@@ -61,7 +66,13 @@ class Engine:
         self._on_borrowed = on_borrowed
         self._random = random
         backoff = Backoff(settings.open_backoff, settings.open_backoff_idle_cap, random=random)
-        self._core = Core(settings, backoff, connect_timeout=connect_timeout)
+        self._limits = limits
+        self._places: Places | None = None if limits is None else limits.places(host or connector.endpoint)
+        self._core: Core = (
+            Core(settings, backoff, connect_timeout=connect_timeout)
+            if self._places is None
+            else LimitedCore(settings, backoff, places=self._places, connect_timeout=connect_timeout)
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._forks = 0
@@ -82,6 +93,26 @@ class Engine:
         self._thread = get_ident()
         self._forks = _forks[0]
         self._jobs = Jobs(self._connector, self, loop, self.name, self._connect_timeout)
+        if self._places is not None:
+            self._join(self._places, loop)
+
+    def _join(self, places: Places, loop: asyncio.AbstractEventLoop) -> None:
+        """Take part in the limits that this pool shares with others."""
+        core, settings, engine = self._core, self.settings, weakref.ref(self)
+        assert isinstance(core, LimitedCore)  # noqa: S101  # made beside the places
+        assert self._limits is not None  # noqa: S101  # the places are theirs
+        problem = self._limits.too_large(settings.max_size)
+        if problem is not None:
+            logger.warning("pool %r: %s", self.name, problem)
+        places.join(partial(_spare, weakref.ref(core)), lambda: _post(loop, engine), lambda: not loop.is_closed())
+        if places.fair < settings.floor:
+            logger.warning(
+                "pool %r: the warm floors of all pools do not fit under the connection limit; this one keeps %d of %d. "
+                "Lower min_size, or raise the limit.",
+                self.name,
+                places.fair,
+                settings.floor,
+            )
 
     @property
     def endpoint(self) -> str:
@@ -205,6 +236,12 @@ class Engine:
         now = self._now()
         self._perform(self._core.closed(slot, now), now)
 
+    def _look(self) -> None:
+        """Learn that the share of the limits has changed."""
+        now = self._now()
+        assert isinstance(self._core, LimitedCore)  # noqa: S101  # only such a pool is woken
+        self._perform(self._core.look(now), now)
+
     def _forgotten(self, slot: Slot, use: int) -> None:
         """Take back the lease of a borrower that vanished. The collector calls this, in whatever thread."""
         if self._loop is not None and not self._gone():
@@ -219,14 +256,18 @@ class Engine:
         self._take_back(slot, use, healthy=False, reason="forgotten")
 
     def __del__(self) -> None:
-        if not getattr(self, "_loop", None) or self._gone():
+        if not getattr(self, "_loop", None):
+            return
+        if self._gone():
+            if self._places is not None:
+                self._places.leave()
             return
         slots = list(self._core.slots)
         if slots and self._core.phase is not Phase.CLOSED:
             logger.warning("pool %r was dropped with %d connections and never closed; close it", self.name, len(slots))
         assert self._loop is not None  # noqa: S101  # tested above
         connections = [slot.connection for slot in slots if slot.opened_at < math.inf]
-        self._loop.call_soon_threadsafe(_drop, self._jobs, connections, self._timer)
+        self._loop.call_soon_threadsafe(_drop, self._jobs, connections, self._timer, self._places)
 
     # Time and place
 
@@ -333,7 +374,25 @@ def _abort_borrowed(engine: weakref.ref[Engine]) -> None:
         alive._abort_borrowed()
 
 
-def _drop(jobs: Jobs, connections: list[Any], timer: asyncio.TimerHandle | None) -> None:
+def _post(loop: asyncio.AbstractEventLoop, engine: weakref.ref[Engine]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed: the limits notice it by themselves
+        loop.call_soon_threadsafe(_look, engine)
+
+
+def _look(engine: weakref.ref[Engine]) -> None:
+    alive = engine()
+    if alive is not None:
+        alive._look()
+
+
+def _spare(core: weakref.ref[LimitedCore], most: int) -> list[float]:
+    alive = core()
+    return [] if alive is None else alive.spare(most)
+
+
+def _drop(jobs: Jobs, connections: list[Any], timer: asyncio.TimerHandle | None, places: Places | None = None) -> None:
     if timer is not None:
         timer.cancel()
     jobs.drop(connections)
+    if places is not None:
+        places.leave()

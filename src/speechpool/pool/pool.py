@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from speechpool.errors import LeaseError, SettingsError
-from speechpool.limits import Priority
+from speechpool.limits import ConnectionLimits, Priority
 from speechpool.settings import PoolSettings
 
 from . import stacks
@@ -47,6 +47,8 @@ class Pool(Engine, Generic[C]):
         connect_timeout: Seconds that one dial, and `open` as a whole, may take; None: any time.
         on_borrowed: Called with (borrowed, max_size, time) whenever one of the first two changes.
         random: Returns a number in [0, 1), for all jitter; tests pass their own.
+        limits: The bound that it shares with other pools; None: none.
+        host: Where its connections go, for a limit of each host; None: the connector's endpoint.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Pool(Engine, Generic[C]):
         connect_timeout: float | None = 10.0,
         on_borrowed: Callable[[int, int, float], None] | None = None,
         random: Callable[[], float] = _random.random,
+        limits: ConnectionLimits | None = None,
+        host: str | None = None,
     ) -> None:
         super().__init__(
             connector,
@@ -66,6 +70,8 @@ class Pool(Engine, Generic[C]):
             connect_timeout=connect_timeout,
             on_borrowed=on_borrowed,
             random=random,
+            limits=limits,
+            host=host,
         )
 
     # Reading
@@ -83,6 +89,9 @@ class Pool(Engine, Generic[C]):
 
     async def open(self) -> None:
         """Start, and return when one connection is open, or at once where `min_size` is 0. The others follow.
+
+        Where only the limits that it shares with other pools keep it from dialling, it returns after `connect_timeout`:
+        the pool is open, and its borrowers wait for their turn.
 
         Cancellation: the pool is closed.
 
@@ -106,7 +115,8 @@ class Pool(Engine, Generic[C]):
             except BaseException:
                 self._begin_close()
                 raise
-            if core.phase is Phase.RUNNING and self._ready < 1:
+            held_up = core.limited_by is not None and core.pace.error is None
+            if core.phase is Phase.RUNNING and self._ready < 1 and not held_up:
                 error = core.pace.error or self._jobs.too_slow()
                 await self.close()
                 raise copied(error)

@@ -50,6 +50,8 @@ def _timeout(stats: PoolStats, waited: float) -> PoolTimeout:
             f"The last dial failed {stats.last_error_age:.1f} s ago: {stats.last_error} "
             "Check the endpoint; the pool keeps trying."
         )
+    elif stats.limited_by is not None:
+        remedy = f"The pool may not dial: {stats.limited_by}. Raise it, or lower the min_size of other pools."
     elif stats.opening and stats.size < stats.max_size:
         remedy = "Dials are slow: raise min_size or max_opening so that connections are warm before they are needed."
     else:

@@ -51,6 +51,7 @@ class Slot:
         opened_at: When its dial succeeded.
         expires: When its lifetime ends; jitter was drawn once, at birth.
         idle_life: How long it may be idle.
+        idle_since: Since when it is; kept only where connections are shared with other pools.
         due: When its present state needs a look: end of the dial, of the idle time, of patience with the borrower, or
             of the close.
         note: The engine's own; the core never looks at it.
@@ -63,6 +64,7 @@ class Slot:
         "due",
         "expires",
         "idle_life",
+        "idle_since",
         "lent",
         "note",
         "opened_at",
@@ -86,6 +88,7 @@ class Slot:
         self.opened_at = math.inf
         self.expires = math.inf
         self.idle_life = math.inf
+        self.idle_since = math.inf
         self.due = due
         self.note: Any = None
 

@@ -44,6 +44,7 @@ class PoolStats:
         last_error: The last failure to open a connection, if there was one since the last success.
         last_error_age: Seconds since then.
         retry_in: Seconds until the next dial may begin; 0 where it may now.
+        limited_by: Which limit that it shares with other pools would be in the way of another connection; None: none.
     """
 
     name: str
@@ -74,6 +75,7 @@ class PoolStats:
     last_error: BaseException | None
     last_error_age: float | None
     retry_in: float
+    limited_by: str | None
 
 
 def take_stats(core: Core, name: str, endpoint: str, now: float) -> PoolStats:
@@ -108,6 +110,7 @@ def take_stats(core: Core, name: str, endpoint: str, now: float) -> PoolStats:
         last_error=pace.error,
         last_error_age=None if pace.error is None else now - pace.error_at,
         retry_in=max(0.0, pace.dial_after - now),
+        limited_by=core.limited_by,
     )
 
 
@@ -160,6 +163,8 @@ def _dialling(core: Core, stats: PoolStats) -> str:
     if stats.retry_in > 0:
         pause = f"the next dial comes in {stats.retry_in:.1f} s, because the last one failed"
         return f"{missing} more should be opened; {pause}."
+    if stats.limited_by is not None:
+        return f"{missing} more could be used, but {stats.limited_by}."
     if core.total >= core.max_size:
         return f"{missing} more could be used, but max_size is reached: a borrower waits until one comes back."
     return f"{missing} more should be opened, but {stats.opening} dials at once is the limit (max_opening)."

@@ -6,6 +6,7 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -133,6 +134,12 @@ class WaitingLine:
                 if not (waiter.fresh and waiter.serial > serial) and (best is None or waiter.order < best.order):
                     best = waiter
         return best
+
+    def arrivals(self, start: int, stop: int) -> tuple[float, ...]:
+        """Return the arrivals, as in `Waiter.order`, of those in the given places of the line."""
+        lanes = [[waiter.order for waiter in islice(lane, stop)] for lane in self._lanes if lane]
+        orders = lanes[0] if len(lanes) == 1 else heapq.merge(*lanes)
+        return tuple(arrival for arrival, _ in islice(orders, start, stop))
 
     @property
     def fresh(self) -> int:
