@@ -8,20 +8,18 @@ daemon, so a forgotten pool never keeps the process alive.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
 import contextlib
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from speechpool.errors import PoolClosed, WrongLoop
 from speechpool.protocol import Event, Voice
 
 from .endpoint import Endpoint
 from .lease import SpeechLease
+from .loop_thread import loop_thread
 from .pool import AsyncSpeechPool
 from .speech import Speech
 from .stream import SpeechStream, Text
@@ -39,76 +37,7 @@ __all__ = ["BlockingLease", "BlockingStream", "BlockingTask", "SpeechPool"]
 
 _Result = TypeVar("_Result")
 
-
-class _LoopThread:
-    """One event loop in a daemon thread; started when first used, stopped at the exit of the process."""
-
-    def __init__(self) -> None:
-        self._forget()
-        if hasattr(os, "register_at_fork"):
-            # A child has the loop, but not its thread: whoever waited for it would wait for ever.
-            os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._stopped = False
-
-    def run(self, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-        """Run one coroutine on the loop and wait for its result.
-
-        Raises:
-            WrongLoop: Called from the loop itself, where waiting would never end.
-            PoolClosed: The process exits, and the loop has ended.
-        """
-        loop = self._running()
-        if threading.current_thread() is self._thread:
-            raise WrongLoop("SpeechPool was called from its own event loop (from a sink?); use AsyncSpeechPool there.")
-        future = asyncio.run_coroutine_threadsafe(work(), loop)
-        try:
-            return future.result()
-        except BaseException:
-            # Ctrl-C while waiting: whatever was waited for must not go on alone.
-            future.cancel()
-            raise
-
-    def post(self, work: Callable[[], object]) -> None:
-        """Have something done on the loop soon, without waiting; from a finaliser, in whatever thread it runs."""
-        loop = self._loop
-        if loop is not None and not self._stopped:
-            loop.call_soon_threadsafe(work)
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._stopped:
-                raise PoolClosed("the process exits, and the event loop of SpeechPool has ended.")
-            if self._loop is None:
-                self._loop = _new_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="speechpool", daemon=True)
-                self._thread.start()
-                atexit.register(self._stop)
-            return self._loop
-
-    def _stop(self) -> None:
-        # The thread must have left the loop before the interpreter takes its parts away.
-        with self._lock:
-            self._stopped = True
-            loop, thread = self._loop, self._thread
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(timeout=2.0)
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-_thread = _LoopThread()
+_thread = loop_thread
 
 
 class SpeechPool:
@@ -346,6 +275,10 @@ class BlockingLease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _thread.run(lambda: self._lease.__aexit__(kind, error, traceback))
+
+    def discard(self, reason: str = "discarded") -> None:
+        """Close the connection instead of giving it back. The lease is over."""
+        _thread.run(lambda: _called(lambda: self._lease.discard(reason)))
 
     def task(self, voice: Voice, *, sink: Sink | None = None) -> BlockingTask:
         """Return a task on this lease."""

@@ -70,6 +70,7 @@ class TaskCore(Delivery):
         "__weakref__",
         "_audio_head",
         "_cancel_deadline",
+        "_dialect",
         "_host",
         "_lease",
         "_permit",
@@ -111,7 +112,8 @@ class TaskCore(Delivery):
         self._host = host
         self._priority: Priority = priority
         self._timing: Timing | None = None
-        self._script = Script(host.dialect, voice)
+        self._dialect = host.dialect.for_voice(voice)
+        self._script = Script(self._dialect, voice)
         self._progress = Progress(0.0)
         # The running segment.
         self._segment: Segment | None = None
@@ -226,13 +228,13 @@ class TaskCore(Delivery):
         self._progress.begin(timing.connected)
         timing.connect_time = lease.connect_time
         timing.started = None
-        self.request_id = os.urandom(16).hex()
+        self.request_id = self._new_id()
         self._segment_begun = False
         self.on_binary = self._stray
         connection.transport.owner = self
         try:
-            self._segment = host.dialect.segment(self.voice, self.request_id)
-            if not host.dialect.begins_with_text:
+            self._segment = self._dialect.segment(self.voice, self.request_id)
+            if not self._dialect.begins_with_text:
                 connection.transport.send(self._segment.begin())
                 self._segment_begun = True
             else:
@@ -242,6 +244,10 @@ class TaskCore(Delivery):
         except BaseException:
             self._give_back("failed")  # nothing was sent on it
             raise
+
+    def _new_id(self) -> str:
+        """Return the wire id of the next segment."""
+        return os.urandom(16).hex()
 
     # ------------------------------------------------------------------------------------ text
     def _say(self, text: str) -> None:
@@ -295,7 +301,7 @@ class TaskCore(Delivery):
                 elif frames:
                     connection.transport.send(frames[0][1])
             elif not self._segment_begun:
-                opening = self._script.opening(self._host.dialect)
+                opening = self._script.opening(self._dialect)
                 if opening is not None:
                     self._segment_begun = True
                     self._progress.begin(self._host.loop.time())
@@ -480,7 +486,7 @@ class TaskCore(Delivery):
         self._resume()  # a socket that is not read would never bring the confirmation
         if not self._segment_begun:
             self._give_back("cancelled")
-        elif not self._host.dialect.can_cancel:
+        elif not self._dialect.can_cancel:
             self._give_back("cancelled", healthy=False, reason="cancelled")
         else:
             limit = self._host.deadlines.cancel
@@ -515,7 +521,7 @@ class TaskCore(Delivery):
             if segment is not None and segment.stray:
                 healthy, reason = False, "stray frames"
             connection.carried += self._segment_begun
-            if healthy and connection.carried == self._host.dialect.tasks_per_connection:
+            if healthy and connection.carried == self._dialect.tasks_per_connection:
                 healthy, reason = False, "spent"
             # The idle owner first: giving back may hand the connection to the next borrower in the same call.
             connection.transport.owner = connection

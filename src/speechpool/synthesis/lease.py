@@ -77,10 +77,15 @@ class SpeechLease:
         PoolTimeout, PoolFull, PoolClosed, ConnectFailed: While entering.
     """
 
-    def __init__(self, borrow: Callable[[], Coroutine[None, None, Lease[SpeechConnection]]], host: TaskHost) -> None:
+    def __init__(
+        self,
+        borrow: Callable[[], Coroutine[None, None, Lease[SpeechConnection]]],
+        host: TaskHost,
+        held: Lease[SpeechConnection] | None = None,
+    ) -> None:
         self._borrow = borrow
         self._host = _LeaseHost(host, self)
-        self._lease: Lease[SpeechConnection] | None = None
+        self._lease = held
         self._busy = False
         self._left = False
         self._carried = 0
@@ -97,12 +102,32 @@ class SpeechLease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.leave()
+
+    def leave(self, *, discard: str = "") -> None:
+        """Give the connection back, as leaving the `async with` block does. A second call does nothing.
+
+        Args:
+            discard: Why the connection is to be closed instead, in a word or two.
+        """
+        if self._left:
+            return
         self._left = True
+        if discard:
+            self._healthy, self._reason = False, discard
         for task in self._tasks:
             task.abandon(LeaseError("the lease was left while the task ran."))
         self._let_go()
         if not self._busy:
             self._return()
+
+    def discard(self, reason: str = "discarded") -> None:
+        """Close the connection instead of giving it back, now or when the task that runs has ended. The lease is over.
+
+        Args:
+            reason: Why, in a word or two: it becomes a label of the statistics.
+        """
+        self.leave(discard=reason)
 
     @property
     def reused(self) -> bool:

@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from speechpool.errors import PoolClosed, SettingsError
+from speechpool.limits import ConnectionLimits
 from speechpool.pool import Pool, PoolStats
 from speechpool.protocol import Dialect, Voice
-from speechpool.protocol.cosyvoice import CosyVoice
+from speechpool.protocol.inference import Inference
 from speechpool.settings import Deadlines, PoolSettings, with_overrides
 from speechpool.telemetry import Report, Telemetry
 
@@ -44,13 +45,16 @@ class AsyncSpeechPool:
         settings: How many connections, how long they live, how long borrowers wait.
         deadlines: How long each part of a task may take.
         quota: Asked for a permit before each task; None: no limit but the pool's.
-        dialect: The protocol; None: CosyVoice.
+        dialect: The protocol; None: CosyVoice, or Sambert where a voice's model is one of its; both share connections.
         voice: For dialects whose connections serve one voice only: which one.
+        limits: Bounds the connections of all pools that share it; None: what the environment says for the process
+            (`ConnectionLimits.from_environment`), which usually is nothing. `ConnectionLimits()`: no bound at all.
         dial: Opens connections; None: a real socket. For tests.
         overrides: Any field of `PoolSettings`.
 
     Raises:
-        SettingsError: A setting is unknown, out of range or at odds with another one.
+        SettingsError: A setting is unknown, out of range or at odds with another one, or a variable of the environment
+            holds no limit.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class AsyncSpeechPool:
         quota: Quota | None = None,
         dialect: Dialect | None = None,
         voice: Voice | None = None,
+        limits: ConnectionLimits | None = None,
         dial: Dial | None = None,
         **overrides: object,
     ) -> None:
@@ -70,9 +75,10 @@ class AsyncSpeechPool:
         self.endpoint = endpoint
         self.settings = with_overrides(settings or PoolSettings(), overrides)
         self.deadlines = deadlines or Deadlines()
-        self._dialect = dialect or CosyVoice()
+        self._dialect = dialect or Inference()
         self._voice = voice
         self._quota = quota
+        self._limits = ConnectionLimits.from_environment() if limits is None else limits
         self._dial = dial
         self._host: TaskHost | None = None
         self._pool: Pool[SpeechConnection] | None = None
@@ -99,6 +105,8 @@ class AsyncSpeechPool:
             name=self.name,
             connect_timeout=self.deadlines.connect,
             on_borrowed=telemetry.utilisation.changed,
+            limits=self._limits,
+            host=self.endpoint.host,
         )
         self._host = TaskHost(
             pool=self._pool,
@@ -191,6 +199,15 @@ class AsyncSpeechPool:
         pool = self._opened()
         limit = self.settings.borrow_timeout if timeout is None else timeout
         return SpeechLease(lambda: pool.borrow(timeout=limit, priority=priority), self._hosted())
+
+    def try_borrow(self) -> SpeechLease | None:
+        """Return a lease that is entered already, on an idle connection; None where none is idle.
+
+        Give it back with `leave()`, or use it with `async with`'s second half only.
+        """
+        pool = self._opened()
+        held = pool.try_borrow(1)
+        return None if held is None else SpeechLease(pool.borrow, self._hosted(), held)
 
     # ---------------------------------------------------------------------------------- see
     @property

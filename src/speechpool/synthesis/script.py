@@ -27,12 +27,13 @@ _FINISH: Final = _Mark()
 class Script:
     """Texts, flushes and the finish, in order, and the position of the next one to send."""
 
-    __slots__ = ("_items", "_position", "_ssml", "_whole", "characters", "finished", "visible")
+    __slots__ = ("_items", "_position", "_rules", "_ssml", "_whole", "characters", "finished", "visible")
 
     def __init__(self, dialect: Dialect, voice: Voice) -> None:
         self._items: list[str | _Mark] = []
         self._position = 0
         self._ssml = voice.ssml
+        self._rules = dialect.text_rules
         self._whole = voice.ssml or not dialect.text_may_follow
         self.characters = 0
         """Characters of all texts, by the provider's counting."""
@@ -50,7 +51,7 @@ class Script:
         """
         if self.characters and self._whole:
             raise LeaseError("this task takes its text in one piece; start another task for more.")
-        characters = check_text(text, sent=self.characters, ssml=self._ssml)
+        characters = check_text(text, sent=self.characters, ssml=self._ssml, rules=self._rules)
         self.characters += characters
         self.visible += characters - (len(text) - len("".join(text.split())))
         self._items.append(text)
@@ -74,8 +75,12 @@ class Script:
         """Return the text that a segment begins with, where the dialect wants one, or None while it is not complete."""
         if not self._items or not (dialect.text_may_follow or self.finished):
             return None
-        self._position = 1
-        return cast("str", self._items[0])
+        # A flush may stand before it; where the text comes whole there is nothing to flush.
+        first = next((n for n, item in enumerate(self._items) if isinstance(item, str)), None)
+        if first is None:
+            return None
+        self._position = first + 1
+        return cast("str", self._items[first])
 
     def frames(self, segment: Segment) -> list[Frame]:
         """Return the frames that have not left yet."""
