@@ -1,4 +1,4 @@
-"""The clients that task_cost.py compares, each in a process of its own.
+"""The clients that task_cost.py and dropin.py compare, each in a process of its own.
 
     python clients.py NAME --port P --server-pid PID
 
@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 CALLERS = 100
@@ -221,6 +222,9 @@ class Official:
     at rest when it is returned. (`call` with a callback leaves a thread behind that may stop the next borrower's task.)
     """
 
+    sdk = "dashscope"
+    """The package whose classes are used."""
+
     def __init__(self, port):
         self.url = f"ws://127.0.0.1:{port}{PATH}"
         self.counts = [Count() for _ in range(CALLERS)]
@@ -228,13 +232,11 @@ class Official:
         self.threads = []
 
     async def open(self):
-        import dashscope
-        from dashscope.audio.tts_v2 import SpeechSynthesizerObjectPool
-
         logging.getLogger("dashscope").setLevel(logging.CRITICAL)
-        dashscope.api_key = "k"
-        # It dials one connection after another and looks every 100 ms: ten seconds.
-        self.pool = await asyncio.to_thread(SpeechSynthesizerObjectPool, max_size=CALLERS, url=self.url)
+        import_module(self.sdk).api_key = "k"
+        self.tts = import_module(f"{self.sdk}.audio.tts_v2")
+        # The official one dials one connection after another and looks every 100 ms: ten seconds.
+        self.pool = await asyncio.to_thread(self.tts.SpeechSynthesizerObjectPool, max_size=CALLERS, url=self.url)
 
     def start(self):
         for count in self.counts:
@@ -255,11 +257,9 @@ class Official:
             raise
 
     def speak(self, count):
-        from dashscope.audio.tts_v2 import AudioFormat, ResultCallback
-
         failures = self.failures
 
-        class Callback(ResultCallback):
+        class Callback(self.tts.ResultCallback):
             def on_data(self, data):
                 on_audio(count, data)
 
@@ -270,7 +270,7 @@ class Official:
             synthesizer = self.pool.borrow_synthesizer(
                 model=MODEL,
                 voice=VOICE,
-                format=AudioFormat.PCM_16000HZ_MONO_16BIT,
+                format=self.tts.AudioFormat.PCM_16000HZ_MONO_16BIT,
                 instruction=INSTRUCTION,
                 language_hints=["zh"],
                 callback=Callback(),
@@ -290,7 +290,13 @@ class Official:
             raise self.failures[0]
 
 
-CLIENTS = {"picows": Picows, "sink": Sink, "stream": Stream, "official": Official}
+class DropIn(Official):
+    """The same code, with our classes."""
+
+    sdk = "speechpool.dashscope"
+
+
+CLIENTS = {"picows": Picows, "sink": Sink, "stream": Stream, "official": Official, "dropin": DropIn}
 
 
 # ------------------------------------------------------------------------------------ measuring
