@@ -1,18 +1,23 @@
 """Runs `speechpool` the way a user does, in an environment without settings of its own."""
 
+import asyncio
 import contextlib
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import miniaudio
 import pytest
+import uvloop
 
 from speechpool.cli import main
+from speechpool.service import LocalBackend, ServiceSettings, SpeechService
 
 SPEECHPOOL = [sys.executable, "-m", "speechpool"]
 
@@ -38,25 +43,61 @@ def run(*arguments, cwd, stdin=b"", timeout=60, **environment):
     return done
 
 
-def run_here(monkeypatch, capsys, cwd, *arguments, stdin=b""):
-    """Run a verb in this process, which is quicker: for what ends before anything is started."""
-    for name in os.environ:
+def run_here(monkeypatch, captured, cwd, *arguments, stdin=b"", hush=True, **environment):
+    """Run a verb in this process, which is quicker than a new one. `captured` is capsys, or capfd."""
+    for name in [*os.environ]:
         if name.startswith(("SPEECHPOOL_", "DASHSCOPE_")):
             monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(cwd)
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # meant for a process of its own
-    monkeypatch.setattr(sys, "argv", ["speechpool", *arguments])
+    if not hush:
+        monkeypatch.setattr("speechpool.cli.loop._hush", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["speechpool", *map(str, arguments)])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
     logger = logging.getLogger("speechpool")
-    level = logger.level
+    level, on_term = logger.level, signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as left:
             main()
     finally:
         logger.setLevel(level)
-    out, err = capsys.readouterr()
+        signal.signal(signal.SIGTERM, on_term)
+    out, err = captured.readouterr()
     assert "Traceback" not in err, err
     return subprocess.CompletedProcess(arguments, left.value.code, out, err)
+
+
+class Serving:
+    """A service in a thread of this process: for clients that run in this process, too."""
+
+    def __init__(self, engine, **options):
+        self._engine = engine
+        self._options = options
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), name="service")
+
+    async def _run(self):
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        settings = ServiceSettings(submission_rate=None)
+        backend = LocalBackend(self._engine)
+        try:
+            async with SpeechService(backend, settings=settings, **{"port": 0} | self._options) as service:
+                self.url, self.port, self.counts = service.url, service.port, service.counts
+                self._listening.set()
+                await self._over.wait()
+        finally:
+            self._listening.set()
+
+    def __enter__(self):
+        self._thread.start()
+        assert self._listening.wait(30)
+        return self
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
 
 
 @contextlib.contextmanager

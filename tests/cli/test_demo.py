@@ -1,11 +1,14 @@
-"""`speechpool demo` as a process, with the real voice."""
+"""`speechpool demo` with the real voice."""
 
+import contextlib
 import json
 import os
 import signal
 
 import pytest
-from commands import children, error_line, fits, is_running, run, run_here, seconds_of, started, until
+from commands import Serving, children, error_line, fits, is_running, run, run_here, seconds_of, started, until
+
+from speechpool import Endpoint
 
 TEXTS = ("First sentence.", "Second sentence.", "Third sentence.")
 SIGNALS = ("first packet delay", "end-to-end latency", "error rate", "pool utilisation", "connection reuse")
@@ -15,6 +18,25 @@ def check_files(directory):
     assert sorted(file.name for file in directory.iterdir()) == ["result_0.mp3", "result_1.mp3", "result_2.mp3"]
     for number, text in enumerate(TEXTS):
         assert fits(seconds_of(directory / f"result_{number}.mp3"), text)
+
+
+@pytest.fixture(scope="module")
+def service():
+    with Serving("hibari") as service:
+        yield service
+
+
+@pytest.fixture
+def demo(service, monkeypatch, capsys, tmp_path):
+    """The verb in this process, and its service, too, which would be a child."""
+
+    @contextlib.asynccontextmanager
+    async def running_service(engine=None):
+        assert engine == "hibari"
+        yield Endpoint(service.url, api_key="any")
+
+    monkeypatch.setattr("speechpool.cli.child.running_service", running_service)
+    return lambda *arguments: run_here(monkeypatch, capsys, tmp_path, "demo", *arguments)
 
 
 def test_it_speaks_and_shows_the_five_signals(tmp_path):
@@ -32,9 +54,9 @@ def test_it_speaks_and_shows_the_five_signals(tmp_path):
     assert any("speechpool say" in line for line in lines)
 
 
-def test_it_tells_everything_as_json(tmp_path):
+def test_it_tells_everything_as_json(demo, tmp_path):
     (tmp_path / "texts").write_text("One more sentence.\n\nAnd another one.\n")
-    done = run("demo", "--requests", "2", "--output", "a/b", "--texts", "texts", "--json", cwd=tmp_path)
+    done = demo("--requests", "2", "--output", "a/b", "--texts", "texts", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     check_files(tmp_path / "a" / "b")
     told = json.loads(done.stdout)
@@ -80,16 +102,16 @@ def test_bad_input_is_one_line_and_a_code(monkeypatch, capsys, tmp_path, argumen
 @pytest.mark.parametrize(
     ("engine", "code", "said"), [("nobody", 2, ["nobody", "hibari"]), ("marker", 5, ["'mp3'", "'marker'"])]
 )
-def test_what_only_the_service_can_tell_is_one_line_too(tmp_path, engine, code, said):
-    line = error_line(run("demo", "--engine", engine, cwd=tmp_path), code)
+def test_what_only_the_service_can_tell_is_one_line_too(monkeypatch, capsys, tmp_path, engine, code, said):
+    line = error_line(run_here(monkeypatch, capsys, tmp_path, "demo", "--engine", engine), code)
     for part in said:
         assert part in line
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(demo, tmp_path):
     (tmp_path / "demo" / "result_1.mp3").mkdir(parents=True)
-    line = error_line(run("demo", cwd=tmp_path), 7)
+    line = error_line(demo(), 7)
     assert "demo/result_1.mp3 cannot be written" in line
     assert not list(tmp_path.rglob("*.part"))
 
@@ -108,9 +130,17 @@ def until_it_speaks(demo, directory):
     assert file.exists(), demo.stderr.read()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("phase", ["starting", "speaking"])
+@pytest.mark.parametrize(
+    ("phase", "sent"),
+    [
+        ("starting", signal.SIGTERM),
+        ("speaking", signal.SIGINT),
+        pytest.param("starting", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("speaking", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupt_leaves_no_child_and_no_half_written_file(tmp_path, sent, phase):
+    code, said = {signal.SIGINT: (130, b"interrupted"), signal.SIGTERM: (143, b"terminated")}[sent]
     with started("demo", cwd=tmp_path) as demo:
         if phase == "starting":
             until(lambda: children(demo.pid))
@@ -119,8 +149,8 @@ def test_an_interrupt_leaves_no_child_and_no_half_written_file(tmp_path, sent, p
             child = service_of(demo)
             until_it_speaks(demo, tmp_path)
         os.killpg(demo.pid, sent)  # as a terminal does
-        assert demo.wait(15) == 130
-        assert demo.stderr.read() == b"speechpool: error: interrupted\n"
+        assert demo.wait(15) == code
+        assert demo.stderr.read() == b"speechpool: error: " + said + b"\n"
         assert not is_running(child)
     if phase == "speaking":
         check_files(tmp_path / "demo")
@@ -136,9 +166,7 @@ def test_a_demo_that_is_killed_takes_its_service_along(tmp_path):
 
 def test_a_service_that_dies_fails_the_demo_with_a_reason(tmp_path):
     with started("demo", cwd=tmp_path) as demo:
-        child = service_of(demo)
-        until_it_speaks(demo, tmp_path)
-        os.kill(child, signal.SIGKILL)
+        os.kill(service_of(demo), signal.SIGKILL)
         said = demo.communicate(timeout=20)[1].decode()
     assert demo.returncode == 3
     assert said.startswith("speechpool: error: the local service ended with code -9")

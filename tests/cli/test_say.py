@@ -1,4 +1,4 @@
-"""`speechpool say` as a process, against a real service."""
+"""`speechpool say` against a real service."""
 
 import asyncio
 import itertools
@@ -9,29 +9,34 @@ import socket
 import stat
 import subprocess
 import threading
+import time
 import wave
 from pathlib import Path
 
 import pytest
-from commands import SPEECHPOOL, clean_environment, error_line, fits, run, run_here, seconds_of, started, until
+from commands import SPEECHPOOL, Serving, clean_environment, error_line, fits, run, run_here, seconds_of, started, until
 
 from speechpool.service import LocalBackend, SpeechService
 from speechpool.service.engines import load_engine
+from speechpool.service.faults import Faults
+from speechpool.service.session import SpeechSession
 
 KEY = "a-key-of-its-own"
 TEXT = "The harbour was quiet, and the old clock struck eleven."
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with started("service", "--port", "0", "--api-key", KEY, cwd=tmp_path_factory.mktemp("service")) as service:
-        yield service.stdout.readline().decode().removeprefix("listening on ").strip()
+def url():
+    with Serving("hibari", api_key=KEY) as service:
+        yield service.url
 
 
 @pytest.fixture
-def say(url, tmp_path):
+def say(url, monkeypatch, capsys, tmp_path):
     def say(*arguments, **options):
-        return run("say", *arguments, "--endpoint", url, "--api-key", KEY, cwd=tmp_path, **options)
+        captured = options.pop("captured", capsys)
+        place = ("--endpoint", url, "--api-key", KEY)
+        return run_here(monkeypatch, captured, tmp_path, "say", *arguments, *place, **options)
 
     return say
 
@@ -64,12 +69,13 @@ def test_the_header_of_a_wav_file_knows_its_length(say, tmp_path):
 def test_pcm_is_the_wav_without_its_header(say, tmp_path):
     say(TEXT, "-o", "speech.wav")
     done = say(TEXT, "-o", "speech.pcm")
-    assert b"speech.pcm: " in done.stdout
+    assert "speech.pcm: " in done.stdout
     assert (tmp_path / "speech.pcm").read_bytes() == (tmp_path / "speech.wav").read_bytes()[44:]
 
 
-def test_standard_output_carries_nothing_but_audio(say, tmp_path):
-    done = say("-o", "-", "--json", stdin=TEXT.encode())
+def test_standard_output_carries_nothing_but_audio(url, tmp_path):
+    place = ("--endpoint", url, "--api-key", KEY)
+    done = run("say", "-o", "-", "--json", *place, stdin=TEXT.encode(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "out.mp3").write_bytes(done.stdout)
     assert fits(seconds_of(tmp_path / "out.mp3"), TEXT)
@@ -121,18 +127,20 @@ def test_a_reader_that_goes_away_is_no_error(url, tmp_path):
         assert not process.stderr.read()
 
 
-def test_without_an_endpoint_it_starts_a_service_for_the_call(tmp_path):
+def test_without_an_endpoint_it_starts_a_service_for_the_call(monkeypatch, capsys, tmp_path):
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 8765)) == 0:
             pytest.skip("a service runs on this machine's default port")
-    done = run("say", TEXT, "-o", "speech.mp3", cwd=tmp_path, SPEECHPOOL_SERVICE__API_KEY="of another service")
+    settings = {"SPEECHPOOL_SERVICE__API_KEY": "of another service"}
+    done = run_here(monkeypatch, capsys, tmp_path, "say", TEXT, "-o", "speech.mp3", **settings)
     assert done.returncode == 0, done.stderr
     assert fits(seconds_of(tmp_path / "speech.mp3"), TEXT)
 
 
-def test_endpoint_and_key_come_from_the_environment(url, tmp_path):
+def test_endpoint_and_key_come_from_the_environment(url, monkeypatch, capsys, tmp_path):
     settings = {"SPEECHPOOL_ENDPOINT__URL": url, "DASHSCOPE_API_KEY": KEY}
-    assert run("say", TEXT, "-o", "speech.mp3", cwd=tmp_path, **settings).returncode == 0
+    done = run_here(monkeypatch, capsys, tmp_path, "say", TEXT, "-o", "speech.mp3", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ------------------------------------------------------------------------------------ as it arrives
@@ -153,7 +161,7 @@ class OneWindow:
             assert self.gate.wait(30)
 
 
-@pytest.mark.parametrize("words", [20, 500])
+@pytest.mark.parametrize("words", [20, 100, pytest.param(500, marks=pytest.mark.slow)])
 def test_audio_arrives_after_one_window_of_synthesis_however_long_the_text(tmp_path, words):
     text = " ".join(itertools.islice(itertools.cycle(TEXT.split()), words))
     engine = OneWindow(load_engine("hibari"))
@@ -250,25 +258,30 @@ def test_bad_standard_input(monkeypatch, capsys, tmp_path, stdin, said):
     ],
     ids=["wrong key", "unknown voice", "full disk"],
 )
-def test_what_only_the_run_can_tell_is_one_line_too(say, url, tmp_path, arguments, code, said):
+def test_what_only_the_run_can_tell_is_one_line_too(url, monkeypatch, capsys, tmp_path, arguments, code, said):
     (tmp_path / "a.mp3").write_bytes(b"old")
-    line = error_line(run(
-        "say", TEXT, "-o", "a.mp3", "--endpoint", url, "--api-key", KEY, *arguments, cwd=tmp_path
-    ), code)  # fmt: skip
+    usual = ("-o", "a.mp3", "--endpoint", url, "--api-key", KEY)
+    line = error_line(run_here(monkeypatch, capsys, tmp_path, "say", TEXT, *usual, *arguments), code)
     for part in said:
         assert part in line
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.mp3", b"old")]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing_half_written(url, tmp_path, sent):
+@pytest.mark.parametrize(
+    ("sent", "code", "said"), [(signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"terminated")]
+)
+def test_an_interrupt_cancels_the_task_and_leaves_nothing_half_written(url, monkeypatch, tmp_path, sent, code, said):
+    received = []
+    on_text = SpeechSession.on_text
+    monkeypatch.setattr(SpeechSession, "on_text", lambda self, data: received.append(data) or on_text(self, data))
     (tmp_path / "a.wav").write_bytes(b"old")
     text = f"{TEXT} " * 300
     with started("say", text, "-o", "a.wav", "--endpoint", url, "--api-key", KEY, cwd=tmp_path) as process:
         until(lambda: any(file.stat().st_size > 1000 for file in tmp_path.glob(".*.part")))
         process.send_signal(sent)
-        assert process.wait(10) == 130
-        assert process.stderr.read() == b"speechpool: error: interrupted\n"
+        assert process.wait(10) == code
+        assert process.stderr.read() == b"speechpool: error: " + said + b"\n"
+    assert [b"cancel" in frame for frame in received].count(True) == 1  # on the wire, not by the end of the connection
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.wav", b"old")]
 
 
@@ -280,6 +293,38 @@ def test_an_interrupt_gets_through_while_nobody_reads_the_pipe(url, tmp_path):
         assert select.select([process.stdout], [], [], 20)[0]
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+
+
+# ------------------------------------------------------------------------------------ a service that comes back
+def test_a_service_that_is_restarted_costs_a_retry(monkeypatch, capsys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    first = Serving("marker", port=port, faults=Faults.parse(["stall@started"]))
+    second = Serving("marker", port=port)
+    over = threading.Event()
+
+    def restart():
+        with first:
+            up.set()
+            until(lambda: first.counts.running or sum(first.counts.tasks.values()))
+        time.sleep(0.3)  # nobody listens: dials are refused, and come again after a while
+        with second:
+            over.wait(30)
+
+    up = threading.Event()
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        assert up.wait(10)
+        place = ("--endpoint", f"ws://127.0.0.1:{port}")
+        done = run_here(monkeypatch, capsys, tmp_path, "say", TEXT, "-o", "a.pcm", "--json", *place)
+    finally:
+        over.set()
+        thread.join()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["retries"] == 1
+    assert second.counts.tasks["completed"] == 1
+    assert (tmp_path / "a.pcm").stat().st_size > 1000
 
 
 # ------------------------------------------------------------------------------------ players

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import json
-import logging
 import os
 import signal
 import socket
@@ -12,8 +13,11 @@ import sys
 import urllib.request
 
 import pytest
+from commands import run_here
 
-from speechpool.cli import main
+from speechpool.cli.service import service as verb
+from speechpool.service import ServiceSettings
+from speechpool.service.faults import FAULTS
 from speechpool.transport import connect
 
 SPEECHPOOL = [sys.executable, "-m", "speechpool"]
@@ -36,18 +40,21 @@ def speechpool(*arguments, env=None, cwd=None):
 @pytest.fixture
 def here(monkeypatch, capsys, tmp_path):
     """The command in this process, in an empty directory: for what ends before a service starts."""
-    monkeypatch.chdir(tmp_path)
-    # The command sets logging up for its process, which this one is not.
-    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    return functools.partial(run_here, monkeypatch, capsys, tmp_path)
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["speechpool", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, caught.value.code, out, err)
 
-    return run
+@pytest.fixture
+def announced(here, monkeypatch):
+    """The verb in this process, with a service that ends as soon as it has said where it listens."""
+
+    async def run(service, *, drain, on_listening):
+        async with service:
+            on_listening(service)
+
+    monkeypatch.setattr("speechpool.service.running.run", run)
+    return lambda *arguments, **environment: here(
+        "service", *(arguments or ["--port", "0", "--engine", "marker"]), **environment
+    )
 
 
 @contextlib.contextmanager
@@ -98,17 +105,89 @@ def test_it_says_where_it_listens_and_leaves_with_0(sign):
         assert "speechpool say" in err
 
 
-def test_json_says_the_same_for_programs():
-    with service("--json") as (_, line):
-        facts = json.loads(line)
-        assert facts["url"] == f"ws://127.0.0.1:{facts['port']}/api-ws/v1/inference"
-        assert facts["engine"] == "marker"
+def test_json_says_the_same_for_programs(announced):
+    facts = json.loads(announced("--port", "0", "--engine", "marker", "--json").stdout)
+    assert facts["url"] == f"ws://127.0.0.1:{facts['port']}/api-ws/v1/inference"
+    assert facts["engine"] == "marker"
 
 
-def test_a_port_in_use_is_one_line():
+def test_it_says_which_limits_hold_and_what_goes_wrong(announced):
+    usual = announced().stderr
+    assert "3 task starts/s of one key and model (--submission-rate none turns it off)" in usual
+    assert "pauses in a text 23 s (--text-gap), idle connections 60 s (--idle-timeout)." in usual
+    assert "Faults" not in usual
+    none = ("--submission-rate", "none", "--text-gap", "none", "--idle-timeout", "none")
+    off = announced("--port", "0", "--engine", "marker", *none, "--fault", "drop~10%").stderr
+    assert "Limits, as the provider documents them: all turned off." in off
+    assert "Faults: drop@mid-audio~0.1." in off
+
+
+def test_the_defaults_of_the_flags_are_those_of_the_settings():
+    defaults = {name: each.default for name, each in inspect.signature(verb).parameters.items()}
+    for each in ServiceSettings.describe():
+        if each.name in defaults:
+            given = defaults[each.name]
+            assert (float(given) if isinstance(given, str) else given) == each.default, each.name
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_voices_are_listed_without_a_service(here, as_json):
+    done = here("service", "--engine", "marker", "--voices", *(["--json"] if as_json else []))
+    assert done.returncode == 0
+    if as_json:
+        voices = json.loads(done.stdout)
+        assert {"name", "pitch", "formant", "origin"} == set(voices[0])
+        assert "longanyang" in [voice["name"] for voice in voices]
+    else:
+        lines = done.stdout.splitlines()
+        assert lines[0].split() == ["name", "pitch", "formant", "origin"]
+        assert any(line.startswith("longanyang ") for line in lines)
+
+
+def test_its_help_lists_every_flag_group_and_fault(here, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    done = here("service", "--help")
+    for kind in FAULTS:
+        assert kind.name in done.stdout
+    for words in ("--tls-cert", "--max-connections-per-address", "Limits, as the provider documents them", "mid-audio"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fault", "dorp"], ["dorp", "Did you mean 'drop'"]),
+        (["--submission-rate", "many"], ["many", "none"]),
+        (["--text-gap", "0"], ["text_gap", "minimum"]),
+        (["--idle-timeout", "nan"], ["idle_timeout"]),
+        (["--allow-origin", "example.com"], ["example.com", "no origin"]),
+        (["--max-connections-per-key", "0"], ["--max-connections-per-key"]),
+    ],
+)
+def test_a_wrong_flag_is_one_line(here, arguments, words):
+    line = one_error(here("service", "--engine", "marker", "--port", "0", *arguments), 2)
+    for part in words:
+        assert part in line
+
+
+def test_the_file_may_hold_lists_and_limits(announced, tmp_path):
+    (tmp_path / "speechpool.toml").write_text(
+        '[service]\nengine = "marker"\nport = 0\ntext_gap = "none"\nsubmission_rate = 5\nfault = ["drop~0.5"]\n'
+    )
+    said = announced("--drain", "1").stderr
+    assert "5 task starts/s" in said
+    assert "--text-gap" not in said
+    assert "drop@mid-audio~0.5" in said
+    for several in ("delay~0.5, stall", '["delay~0.5", "stall"]'):
+        said = announced("--drain", "1", SPEECHPOOL_SERVICE__FAULT=several).stderr
+        assert "Faults: delay@starting:1s~0.5, stall@mid-audio." in said
+        assert "drop" not in said
+
+
+def test_a_port_in_use_is_one_line(here):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = speechpool("service", "--port", port, "--engine", "marker")
+        done = here("service", "--port", port, "--engine", "marker")
         assert f"port {port}" in one_error(done, 2)
         assert "--port 0" in done.stderr
 
@@ -130,10 +209,10 @@ def test_the_key_comes_from_the_environment_and_is_never_shown():
         assert "sesame" not in out + err
 
 
-def test_flags_win_over_the_environment_and_that_over_the_file(here, tmp_path):
+def test_flags_win_over_the_environment_and_that_over_the_file(announced, here, tmp_path):
     (tmp_path / "speechpool.toml").write_text('[service]\nengine = "nowhere"\nport = 1\n')
-    with service("--engine", "marker", cwd=tmp_path, env={"SPEECHPOOL_SERVICE__PORT": "2"}) as (_, line):
-        assert line.startswith("listening on")  # both port and engine of the flags
+    done = announced("--engine", "marker", "--port", "0", SPEECHPOOL_SERVICE__PORT="2")
+    assert done.stdout.startswith("listening on")  # both port and engine of the flags
     assert "nowhere" in one_error(here("service"), 2)
 
 

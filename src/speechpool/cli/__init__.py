@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import traceback
 from typing import NoReturn
 
 from speechpool.errors import SettingsError
 
-from .outcome import ExitCode, exit_code, message_of
+from .outcome import ExitCode, Terminated, exit_code, message_of
 
 __all__ = ["main"]
 
@@ -17,15 +18,21 @@ __all__ = ["main"]
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code (see `speechpool.cli.outcome`)."""
     arguments = sys.argv[1:]
+    # Also before and after a verb's event loop, which has handlers of its own: a file may be half-written there, too.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _run(arguments)
         # Here, not at exit: a reader that went away (`speechpool ... | head`) would leave a traceback there.
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last line of defence against a traceback
+    except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001  # the last line of defence against a traceback
         if "--debug" in arguments:
             traceback.print_exc()
         code = _report(error)
     sys.exit(code)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
 
 
 def _run(arguments: list[str]) -> int:

@@ -15,12 +15,12 @@ from typing import Annotated
 
 import typer
 
-from . import config
+from .configuration import load
 from .outcome import table
 
 __all__ = ["build"]
 
-_VERBS = ("demo", "say", "service")
+_VERBS = ("demo", "say", "service", "config")
 
 _HELP = "High-concurrency streaming text-to-speech over pooled WebSockets, and a local service to develop against."
 
@@ -59,4 +59,13 @@ def _root(
     level = logging.DEBUG if debug else logging.INFO
     logging.basicConfig(level=level, format="speechpool: %(message)s", stream=sys.stderr)
     if not {"-h", "--help"}.intersection(sys.argv):  # help must work with a broken file, too
-        context.obj = context.default_map = config.load()
+        _configure(context)
+
+
+def _configure(context: typer.Context) -> None:
+    if context.invoked_subcommand == "config":
+        return  # it looks for itself, and at what is wrong, too
+    configuration = load()
+    context.obj = context.default_map = configuration.values()
+    for warning in configuration.warnings:
+        typer.echo(f"speechpool: warning: {warning.message}", err=True)

@@ -51,6 +51,7 @@ async def running_service(engine: str | None = None) -> AsyncIterator[Endpoint]:
     """
     key = secrets.token_hex(16)
     command = [sys.executable, "-m", __name__, "--host", "127.0.0.1", "--port", "0", "--drain", "0"]
+    command += ["--submission-rate", "none"]  # nobody shares it, and a demonstration starts more than three a second
     if engine is not None:
         command += ["--engine", engine]
     with tempfile.TemporaryFile() as complaints:

@@ -19,7 +19,7 @@ from speechpool.errors import (
     Unauthorized,
 )
 
-__all__ = ["CannotWrite", "ExitCode", "exit_code", "message_of", "table"]
+__all__ = ["CannotWrite", "ExitCode", "Terminated", "exit_code", "message_of", "table"]
 
 
 class ExitCode(IntEnum):
@@ -34,6 +34,11 @@ class ExitCode(IntEnum):
     TIMEOUT = 6
     CANNOT_WRITE = 7
     INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM came. No error, hence no Exception: it ends everything on its way, as Ctrl-C does."""
 
 
 class CannotWrite(SpeechPoolError):
@@ -50,11 +55,13 @@ _MEANING = {
     ExitCode.TIMEOUT: "nothing came in time",
     ExitCode.CANNOT_WRITE: "a file cannot be written",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+    ExitCode.TERMINATED: "ended by SIGTERM",
 }
 
 # The first that fits counts, so a class stands before its parents.
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
+    (Terminated, ExitCode.TERMINATED),
     (CannotWrite, ExitCode.CANNOT_WRITE),
     (SettingsError, ExitCode.USAGE),
     (InvalidText, ExitCode.USAGE),
@@ -80,6 +87,8 @@ def message_of(error: BaseException) -> str:
     """Return one line about an error that ended a command."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, Terminated):
+        return "terminated"
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, SpeechPoolError):
         return text

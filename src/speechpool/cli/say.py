@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from speechpool.protocol import Voice
     from speechpool.synthesis import AsyncSpeechPool, SpeechTask
 
+    from .endpoints import Wish
     from .outputs import Output
 
 __all__ = ["register"]
@@ -59,8 +60,16 @@ def say(  # noqa: PLR0917  # flags
             help="ws:// or wss:// URL; unset: the service on port 8765 of this machine, else one for this call only."
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="DashScope region in place of a URL: cn, intl, hk; with a workspace us, eu, jp and more."),
+    ] = None,
+    workspace: Annotated[str | None, typer.Option(help="Workspace id; some regions need one.")] = None,
     api_key: Annotated[
         str | None, typer.Option(help="Key of the endpoint; unset: the environment variable DASHSCOPE_API_KEY.")
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificates to trust, for wss; unset: the system's.")
     ] = None,
     model: Annotated[str, typer.Option(help="Model.")] = "cosyvoice-v3-flash",
     voice: Annotated[str, typer.Option(help="Voice of that model.")] = "longanyang",
@@ -80,6 +89,7 @@ def say(  # noqa: PLR0917  # flags
     """
     from speechpool.protocol import Voice
 
+    from .endpoints import Wish
     from .loop import run
     from .pieces import pieces
 
@@ -94,10 +104,17 @@ def say(  # noqa: PLR0917  # flags
         volume=volume,
         word_timestamps=words,
     )
-    configured = (context.obj or {}).get("endpoint", {})
+    wish = Wish(
+        url=endpoint,
+        region=region,
+        workspace=workspace,
+        api_key=api_key,
+        tls_ca=tls_ca,
+        configured=(context.obj or {}).get("endpoint", {}),
+    )
     try:
         with _outputs(output, wanted, play=play) as outputs:
-            task = run(_speak(_Job(said, wanted, outputs, endpoint, api_key, configured)))
+            task = run(_speak(_Job(said, wanted, outputs, wish)))
     except BrokenPipeError:
         return  # who listened has heard enough
     _sum_up(task, output, as_json=as_json, to_stderr=output == "-")
@@ -169,9 +186,7 @@ class _Job:
     pieces: list[str]
     voice: Voice
     outputs: list[Output]
-    endpoint: str | None
-    api_key: str | None
-    configured: Mapping[str, str]
+    wish: Wish
 
 
 async def _speak(job: _Job) -> SpeechTask:
@@ -181,7 +196,7 @@ async def _speak(job: _Job) -> SpeechTask:
     from .endpoints import chosen_endpoint, opened_pool
 
     with _progress(job.voice) as show:
-        async with chosen_endpoint(job.endpoint, job.api_key, job.configured) as endpoint:
+        async with chosen_endpoint(job.wish) as endpoint:
             # A long text may take its time; a person watches, who has Ctrl-C.
             patient = Deadlines(total=None)
             async with opened_pool(endpoint, name="say", max_size=1, deadlines=patient) as pool:
