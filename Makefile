@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-all check bench clean help
+.PHONY: demo test test-slow test-all test-cloud sdk check bench clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,12 @@ test-slow: $(READY)  ## Only what needs minutes or other programs
 
 test-all: test test-slow  ## Both
 
+test-cloud: $(READY)  ## Ask the real service what no document says; needs DASHSCOPE_API_KEY, speaks 200 characters
+	$(BIN)/python -m pytest tests/cloud/test_cloud.py
+
+sdk: $(READY)  ## The three versions of the official SDK that test-slow runs, each in an environment of its own
+	$(BIN)/python tests/conformance/sdk_environments.py
+
 check: $(READY)  ## Style, types and floors
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
@@ -37,4 +43,4 @@ bench: $(READY)  ## Measure the cost of a task beside bare picows and the offici
 	$(BIN)/python benchmarks/task_cost.py
 
 clean:  ## Remove the environment and everything made
-	rm -rf $(VENV) demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-sdk demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
