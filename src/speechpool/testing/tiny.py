@@ -13,7 +13,8 @@ from collections.abc import Hashable, Mapping
 import msgspec
 
 from speechpool.errors import ProtocolViolation
-from speechpool.protocol import Audio, Event, Failed, Finished, Started, Voice
+from speechpool.protocol import Audio, Dialect, Event, Failed, Finished, Started, Voice
+from speechpool.text import STREAMED_TEXT
 
 __all__ = ["Tiny", "TinySegment"]
 
@@ -36,6 +37,7 @@ class Tiny:
     begins_with_text = True
     text_may_follow = False
     can_cancel = False
+    text_rules = STREAMED_TEXT
     idle_timeout: float | None = None
 
     def path(self, voice: Voice | None) -> str:
@@ -49,6 +51,10 @@ class Tiny:
     def sharing(self, voice: Voice) -> Hashable:
         """Return the voice's name: a connection speaks with one voice."""
         return voice.voice
+
+    def for_voice(self, voice: Voice) -> Dialect:
+        """Return itself."""
+        return self
 
     def segment(self, voice: Voice, segment_id: str) -> TinySegment:
         """Return a new segment."""
