@@ -352,6 +352,18 @@ def test_addresses_and_numbers_of_a_usual_length_are_left_in_one_piece(engine):
         assert run.words == [text]
 
 
+def test_what_is_read_for_one_sentence_may_be_much_longer_and_its_words_keep_their_places(engine):
+    text = "Well, " * 90 + "no. " + "2 " * 40 + "end"  # two pieces
+    samples, words = 0, ()
+    for chunk in engine.synthesize(Sentence(text=text, voice=HEART)):
+        assert not words
+        samples, words = samples + len(chunk.samples), chunk.words
+    assert [text[word.begin_index : word.end_index] for word in words] == text.split()
+    times = [time for word in words for time in (word.begin_time, word.end_time)]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= samples / 24
+
+
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "hibari.tts", None)
     with pytest.raises(SettingsError, match=r"'hibari\.tts'.*pip install"):

@@ -150,6 +150,7 @@ def test_a_hot_fix_is_read():
         ([{"a" * 101: "b"}], "at most 100"),
         ([{"a": "b" * 101}], "at most 100"),
         ([{str(number): "b"} for number in range(201)], "has 201 entries; it may have 200"),
+        ([{f"{number:0>99}": "b"} for number in range(41)], "4,000 characters in all"),
     ],
 )
 def test_a_hot_fix_of_another_shape_is_refused(name, entries, words):

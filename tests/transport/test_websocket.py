@@ -8,9 +8,9 @@ import logging
 import socket
 
 import pytest
-from raw_peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, raw_server, read_frame, shake_hands
 from transport_pair import LOOPS, Recorder, pair, run
 
+from raw_peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, raw_server, read_frame, shake_hands
 from speechpool.errors import ConnectionLost, SettingsError
 from speechpool.transport import Accepted, Closed, Heartbeat, Refusal, connect, serve
 from speechpool.transport import websocket as module

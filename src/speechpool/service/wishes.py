@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from speechpool.audio import DEFAULT_SAMPLE_RATE
+from speechpool.audio import default_sample_rate
 from speechpool.protocol.cosyvoice import FAILURES, INVALID_PARAMETER, Refused, RunTask
 from speechpool.text import count_characters
 
@@ -21,9 +21,9 @@ LANGUAGES: Final = ("zh", "en", "fr", "de", "ja", "ko", "ru", "pt", "th", "id", 
 """What `language_hints` may name. Source: DashScope's CosyVoice API reference."""
 
 _TEXT_TYPES: Final = ("PlainText", "SSML")
-_OPUS_SAMPLE_RATE: Final = 24000  # opus knows no 22,050 Hz
 _MAX_FIXES: Final = 200  # each sentence is searched for all of them
 _MAX_FIX: Final = 100  # characters
+_MAX_FIXED: Final = 4_000  # characters of all texts: they are compiled for each task, on the event loop
 
 
 def speech_parameters(run: RunTask, settings: ServiceSettings) -> SpeechParameters:
@@ -45,12 +45,11 @@ def speech_parameters(run: RunTask, settings: ServiceSettings) -> SpeechParamete
     audio_format = (wanted.format or "default").lower()
     if audio_format == "default":
         audio_format = "mp3"
-    default_rate = _OPUS_SAMPLE_RATE if audio_format == "opus" else DEFAULT_SAMPLE_RATE
     return SpeechParameters(
         model=run.model,
         voice=wanted.voice,
         format=audio_format,
-        sample_rate=wanted.sample_rate or default_rate,
+        sample_rate=wanted.sample_rate or default_sample_rate(audio_format),
         bit_rate=wanted.bit_rate,
         volume=_or(wanted.volume, 50),
         rate=_or(wanted.rate, 1.0),
@@ -91,6 +90,8 @@ def _fixes(hot_fix: Mapping[str, Any] | None, name: str) -> tuple[tuple[str, str
             raise _invalid(
                 f"hot_fix.{name}: each text, of 1 to {_MAX_FIX} characters, needs a reading of at most {_MAX_FIX}."
             )
+    if sum(len(text) for text, _ in fixes) > _MAX_FIXED:
+        raise _invalid(f"hot_fix.{name} is too long; its texts may have {_MAX_FIXED:,} characters in all.")
     return fixes
 
 

@@ -13,6 +13,7 @@ Everything here that knows hibari's inside is checked by tests/service/test_hiba
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from speechpool.errors import SettingsError
+from speechpool.protocol.events import Word
 from speechpool.service.sentences import is_speakable
 from speechpool.service.voices import VOICES, VoiceProfile
 
@@ -47,6 +49,9 @@ LENGTHS: Final = "/Sub_output_0"
 """The durations before they are divided by the speed and rounded to whole ones, at least one."""
 SPECTRA: Final = ("lh", "theta", "ln", "lr", "phi")
 
+# What is read in place of one sentence may be a hundred times as long. It is read a piece at a time, so that nobody
+# waits for all of it; and finding its words again takes time with the cube of their number.
+_PIECE: Final = re.compile(r".{1,500}(?:\s|\Z)|.{1,500}", re.DOTALL)
 _CHANNELS: Final = 130
 _DURATION_MS: Final = 25.0  # unit of the durations
 _WINDOWS: Final = (24, 48, 96)  # frames of the first windows of a sentence: 0.3, 0.6 and 1.2 s
@@ -99,7 +104,7 @@ class HibariEngine:
         self._front = _session(cut(model, inputs=(ids, speed), outputs=("f0", FEATURES, DURATIONS, LENGTHS)))
         self._decoder = _session(cut(model, inputs=(features,), outputs=SPECTRA))
         phonemizer = Phonemizer(json.loads((Path(ASSETS) / "vocab.json").read_text(encoding="utf-8")))
-        list(phonemizer.runs("Warm zyxlophic up."))  # the word is in no lexicon: its network is loaded now, too
+        phonemizer.runs("Warm zyxlophic up.")  # the word is in no lexicon: its network is loaded now, too
         self._phonemizer = phonemizer
 
     def voices(self) -> Mapping[str, VoiceProfile]:
@@ -114,9 +119,10 @@ class HibariEngine:
         """Yield the sentence in windows. Nothing at all, if it cannot be read."""
         from .vocoder import Vocoder
 
+        words: tuple[Word, ...] = ()
         spoken: list[tuple[str, float, float]] = []
         begin = 0.0
-        for index, (run, last) in enumerate(_with_last(self._phonemizer.runs(sentence.text))):
+        for index, (piece, run, whole, last) in enumerate(_with_ends(self._runs(sentence.text))):
             f0, features, durations, lengths = self._front.run(
                 None,
                 {"ids": np.asarray([run.ids], np.int64), "speed": np.asarray([sentence.rate], np.float32)},
@@ -132,11 +138,18 @@ class HibariEngine:
                 pitch=sentence.pitch * sentence.voice.pitch,
                 formant=sentence.voice.formant,
             )
+            if whole:
+                words, spoken = (*words, *_words(piece, spoken)), []
             for samples, end in self._windows(features, vocoder):
                 yield Chunk(
                     to_int16(samples, gain=_GAIN * sentence.volume / 50),
-                    _words(sentence.text, spoken) if last and end else (),
+                    words if last and end else (),
                 )
+
+    def _runs(self, text: str) -> Iterator[tuple[re.Match[str], Run]]:
+        for piece in _PIECE.finditer(text):
+            for run in self._phonemizer.runs(piece.group()):
+                yield piece, run
 
     def _windows(self, features: NDArray[np.float32], vocoder: Vocoder) -> Iterator[tuple[NDArray[np.float32], bool]]:
         total = features.shape[2]
@@ -147,12 +160,14 @@ class HibariEngine:
             yield vocoder.add([each[0][:, wanted] for each in spectra]), end == total
 
 
-def _with_last(runs: Iterator[Run]) -> Iterator[tuple[Run, bool]]:
-    """Tell of each run whether it is the last one."""
+def _with_ends(
+    runs: Iterator[tuple[re.Match[str], Run]],
+) -> Iterator[tuple[re.Match[str], Run, bool, bool]]:
+    """Tell of each run whether its piece ends with it, and whether everything does."""
     following = next(runs, None)
     while following is not None:
-        run, following = following, next(runs, None)
-        yield run, following is None
+        (piece, run), following = following, next(runs, None)
+        yield piece, run, following is None or following[0] is not piece, following is None
 
 
 def _borders(total: int) -> Iterator[tuple[int, int]]:
@@ -194,10 +209,12 @@ def _times(run: Run, durations: NDArray[np.floating[Any]], begin: float) -> list
     return [(run.words[owner], *span) for owner, span in sorted(spans.items())]
 
 
-def _words(text: str, spoken: Sequence[tuple[str, float, float]]) -> tuple[Any, ...]:
+def _words(piece: re.Match[str], spoken: Sequence[tuple[str, float, float]]) -> Iterator[Word]:
     from .phonemes import word_times
 
-    return word_times(text, spoken)
+    at = piece.start()
+    for word in word_times(piece.group(), spoken):
+        yield Word(word.text, at + word.begin_index, at + word.end_index, word.begin_time, word.end_time)
 
 
 def _session(model: bytes) -> Any:

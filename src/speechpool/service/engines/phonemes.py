@@ -20,7 +20,6 @@ __all__ = ["Phonemizer", "Run", "word_times"]
 # 60 letters its network for unknown words breaks, and beyond 36 digits its names of numbers.
 _TOO_LONG: Final = re.compile(r"\S{37,}|\d{25,}")
 _SHORT_ENOUGH: Final = re.compile(r"\S{8,23}[^\w\s]|[^\W\d_]{24,60}|\S{1,24}")
-_PIECE: Final = re.compile(r".{1,500}(?:\s|\Z)|.{1,500}", re.DOTALL)
 _PAD: Final = 0
 _LONGEST_RUN: Final = 400  # phonemes the model was made for
 _NO_WORD: Final = -1
@@ -54,13 +53,11 @@ class Phonemizer:
         # Its network for unknown words is made at the first of them; and two readers at once would only share the GIL.
         self._lock = threading.Lock()
 
-    def runs(self, text: str) -> Iterator[Run]:
-        """Yield the phonemes of one sentence: one run, unless it is very long; none, if nothing in it can be read."""
-        # What is read in the place of a sentence may be a hundred times as long. The others do not wait for all of it.
-        for piece in _PIECE.findall(text):
-            with self._lock:
-                tokens = self._read.phonemize_tokens(self._read.tokenize(_TOO_LONG.sub(_in_pieces, normalize(piece))))
-            yield from map(self._run, _parts(list(_read_words(tokens))))
+    def runs(self, text: str) -> list[Run]:
+        """Return the phonemes of one sentence: one run, unless it is very long; none, if nothing in it can be read."""
+        with self._lock:
+            tokens = self._read.phonemize_tokens(self._read.tokenize(_TOO_LONG.sub(_in_pieces, normalize(text))))
+        return [self._run(part) for part in _parts(list(_read_words(tokens)))]
 
     def _run(self, words: Sequence[tuple[str, str]]) -> Run:
         ids, owners = [_PAD], [_NO_WORD]
