@@ -272,6 +272,22 @@ def test_overflow_connections_count_too():
     run(main())
 
 
+def test_a_pool_with_overflow_does_not_open_and_evict_in_turn():
+    async def main():
+        limits = ConnectionLimits(total=4)
+        grows = {"max_size": 1, "min_size": None, "overflow": "grow"}
+        async with pools(limits, grows, {"max_size": 1, "min_size": 1}) as (one, _, connector):
+            held = [await one.borrow() for _ in range(3)]
+            await one.resize(4)  # its part of the floors is 3 of 4 now, and what it has beyond its old size counts
+            await asyncio.sleep(60)
+            assert (one.stats.min_size, one.stats.borrowed) == (3, 3)
+            assert len(connector.dials) <= 5
+            for lease in held:
+                lease.return_()
+
+    run(main())
+
+
 def test_a_pool_that_lets_nobody_wait_does_not_let_him_wait_for_the_limit_either():
     async def main():
         limits = ConnectionLimits(total=2)

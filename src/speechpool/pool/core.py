@@ -416,9 +416,8 @@ class Core:
         if self.phase is not Phase.RUNNING and not self.line.size:
             return _NOTHING
         waiting = self.line.size
-        floor = self.floor if self.phase is Phase.RUNNING else 0
         # A dial under way serves one waiter, whoever that will be; so a cancelled and repeated borrow dials once.
-        wanted = max(floor - self.standing, waiting - self.opening)
+        wanted = max(self._lacking, waiting - self.opening)
         if wanted <= 0:
             return _NOTHING
         if now < self.pace.dial_after:
@@ -438,6 +437,11 @@ class Core:
     def _dial_limit(self) -> int:
         """How many dials may run at once."""
         return self.settings.max_opening
+
+    @property
+    def _lacking(self) -> int:
+        """How many connections the floor misses."""
+        return self.floor - self.standing if self.phase is Phase.RUNNING else 0
 
     def _may_dial(self) -> bool:
         """Take a place for one more connection, where they are shared with other pools."""

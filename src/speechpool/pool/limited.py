@@ -77,12 +77,15 @@ class LimitedCore(Core):
         """Connections that take a place and do not close."""
         return len(self.slots) - self.closing
 
+    @property
+    def _lacking(self) -> int:
+        # Overflow counts: what the ledger calls a surplus must not be what the floor misses, or the pool would open and
+        # evict in turn.
+        return self.floor - self._standing if self.phase is Phase.RUNNING else 0
+
     def _wants(self, now: float) -> tuple[float, ...]:
         """Say for whom it would dial now, in order, if only there were places."""
-        running = self.phase is Phase.RUNNING
-        needed = self.floor - self.standing if running else 0
-        waiting = self.line.size
-        if (needed <= 0 and waiting <= self.opening) or now < self.pace.dial_after:
+        if (self._lacking <= 0 and self.line.size <= self.opening) or now < self.pace.dial_after:
             return ()
         dials = self._dial_limit() - self.opening
         if self.settings.overflow != "grow":
@@ -90,7 +93,7 @@ class LimitedCore(Core):
         if dials <= 0:
             return ()
         wants = self.line.arrivals(self.opening, self.opening + dials)
-        upkeep = min(needed, dials, self.max_size - self.total) - len(wants)
+        upkeep = min(self._lacking, dials, self.max_size - self.total) - len(wants)
         return wants + (UPKEEP,) * upkeep
 
     def _ask(self, now: float) -> None:

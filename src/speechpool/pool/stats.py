@@ -157,7 +157,7 @@ def _queue(stats: PoolStats) -> str:
 
 
 def _dialling(core: Core, stats: PoolStats) -> str:
-    missing = max(core.floor - core.standing, stats.waiting - stats.opening)
+    missing = max(core._lacking, stats.waiting - stats.opening)
     if missing <= 0:
         return f"Nothing more has to be opened (the floor is {stats.min_size})."
     if stats.retry_in > 0:
