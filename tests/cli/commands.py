@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -14,11 +15,16 @@ from pathlib import Path
 
 import miniaudio
 import pytest
+import typer
 import uvloop
 
 from speechpool.cli import main
+from speechpool.cli.app import build
 from speechpool.service import LocalBackend, ServiceSettings, SpeechService
 
+_build = functools.cache(build)
+_get_command = functools.cache(typer.main.get_command)
+"""Made once: most of the time of a verb that does little."""
 SPEECHPOOL = [sys.executable, "-m", "speechpool"]
 
 
@@ -54,6 +60,8 @@ def run_here(monkeypatch, captured, cwd, *arguments, stdin=b"", hush=True, **env
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # meant for a process of its own
     if not hush:
         monkeypatch.setattr("speechpool.cli.loop._hush", lambda: None)
+    monkeypatch.setattr("speechpool.cli.app.build", _build)
+    monkeypatch.setattr(typer.main, "get_command", _get_command)
     monkeypatch.setattr(sys, "argv", ["speechpool", *map(str, arguments)])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
     logger = logging.getLogger("speechpool")

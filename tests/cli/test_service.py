@@ -238,7 +238,7 @@ def test_wrong_usage_is_one_line(here, arguments):
 def test_help_lists_verbs_and_exit_codes(here):
     done = here("--help")
     assert done.returncode == 0
-    for words in ("service", "Exit codes", "130", "a file cannot be written"):
+    for words in ("service", "Exit codes", "130", "143", "a file cannot be written"):
         assert words in done.stdout
 
 

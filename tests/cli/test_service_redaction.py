@@ -8,7 +8,9 @@ import urllib.request
 
 import pytest
 import trustme
-from commands import run_here, started
+from commands import Serving, run_here, started
+
+from speechpool.service.faults import Faults
 
 KEY = "sk-canary-5ecre7"
 OTHER = "sk-c0nary-0ther"
@@ -138,9 +140,15 @@ def test_frames_that_break_the_rules(serving):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_faults(serving, faults, codes):
-    with serving(*(each for fault in faults for each in ("--fault", fault))) as service:
-        service.say(codes=codes)
+def test_faults(monkeypatch, capfd, caplog, tmp_path, faults, codes):
+    """Both ends in this process, with all that they log at info level and above."""
+    caplog.set_level("INFO")
+    with Serving("marker", api_key=KEY, faults=Faults.parse(faults)) as service:
+        place = ("--endpoint", service.url, "--api-key", KEY)
+        done = run_here(monkeypatch, capfd, tmp_path, "say", TEXT, "-o", "x.pcm", *place, hush=False)
+    assert done.returncode in codes, done.stderr
+    for text in (done.stdout, done.stderr, caplog.text, *capfd.readouterr()):
+        assert not [mark for mark in MARKS if mark in text], text
 
 
 def test_tls_and_a_port_where_nobody_listens(serving, tmp_path):

@@ -14,6 +14,9 @@ from speechpool.service.session import SpeechSession
 
 PAGE = Path(__file__).parents[2] / "docs" / "shutdown.md"
 DRAINED, CANCELLED, THREADS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+TEXT = "The harbour was quiet."
+LONG = f"{TEXT} " * 500
+"""Minutes of speech: it is cancelled long before its end."""
 
 
 @pytest.fixture
@@ -25,12 +28,13 @@ def received(monkeypatch):
     return frames
 
 
-def stopped(program, directory, sent, received, fault):
+def stopped(program, directory, sent, received, service):
     """Run a program against a service, stop it when each of its tasks has sent its text, and return how it ended."""
-    tasks = 1 if program is CANCELLED else 3
-    with Serving("marker", faults=Faults.parse([fault])) as service:
+    tasks = 3 if "range(3)" in program else 1
+    with service:
+        program = program.replace("Endpoint.local()", f"Endpoint.local({service.port})")
         process = subprocess.Popen(
-            [sys.executable, "-c", program.replace("Endpoint.local()", f"Endpoint.local({service.port})")],
+            [sys.executable, "-c", program],
             cwd=directory,
             env=clean_environment(),
             stdout=subprocess.PIPE,
@@ -53,21 +57,23 @@ def cancels(received):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_drained_tasks_end_by_themselves(tmp_path, received, sent):
-    code, lines, err = stopped(DRAINED, tmp_path, sent, received, "delay@finishing:500ms")
+    slow_to_end = Serving("marker", faults=Faults.parse(["delay@finishing:500ms"]))
+    program = DRAINED.replace('"longanyang")', '"longanyang", format="pcm")')  # what that engine speaks
+    code, lines, err = stopped(program, tmp_path, sent, received, slow_to_end)
     assert (code, err) == (0, "")
     assert [line.split(":")[0] for line in lines] == ["call 0", "call 1", "call 2"]
     assert cancels(received) == 0
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_cancelled_program_cancels_its_task_on_the_server(tmp_path, received, sent):
-    code, _, err = stopped(CANCELLED, tmp_path, sent, received, "stall@finishing")
-    assert (code, err) == (143, "")
+@pytest.mark.parametrize(("sent", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_cancelled_program_cancels_its_task_on_the_server(tmp_path, received, sent, expected):
+    code, _, err = stopped(CANCELLED.replace(TEXT, LONG), tmp_path, sent, received, Serving("hibari"))
+    assert (code, err) == (expected, "")
     assert cancels(received) == 1
 
 
 def test_threads_get_an_error_when_the_main_thread_leaves(tmp_path, received):
-    code, lines, err = stopped(THREADS, tmp_path, signal.SIGTERM, received, "stall@finishing")
+    code, lines, err = stopped(THREADS.replace(TEXT, LONG), tmp_path, signal.SIGTERM, received, Serving("hibari"))
     assert (code, err) == (143, "")
     assert lines == ["call 0: closed", "call 1: closed", "call 2: closed"]
     assert cancels(received) == 3
