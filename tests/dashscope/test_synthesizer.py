@@ -211,7 +211,7 @@ def test_a_refused_task_is_raised_and_called_back(service):
 def test_values_that_cannot_be_sent_are_told_as_the_server_would():
     recorder = Recorder()
     error = told(speaker(recorder, additional_params={"a": object()}).call, TEXT)
-    assert (type(error), error.name) == (RequestFailure, "InvalidParameter")
+    assert (isinstance(error, RequestFailure), error.name) == (True, "InvalidParameter")
     assert recorder.order == ["error", "close"]
     assert recorder.errors[0]["error_code"] == "InvalidParameter"
 
@@ -219,7 +219,7 @@ def test_values_that_cannot_be_sent_are_told_as_the_server_would():
 @pytest.mark.parametrize("text", ["", "  ", None, "x" * 20_001])
 def test_a_text_that_breaks_a_rule_fails_like_one_that_the_server_refuses(service, text):
     error = told(speaker().call, text)
-    assert (type(error), error.name) == (RequestFailure, "InvalidParameter")
+    assert (isinstance(error, RequestFailure), error.name) == (True, "InvalidParameter")
     recorder = Recorder()
     synthesizer = speaker(recorder)
     synthesizer.streaming_call("Hello.")
