@@ -34,8 +34,8 @@ sdk: $(READY)  ## The three versions of the official SDK that test-slow runs, ea
 	$(BIN)/python tests/conformance/sdk_environments.py
 
 check: $(READY)  ## Style, types and floors
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -19,6 +19,14 @@ LONG = f"{TEXT} " * 500
 """Minutes of speech: it is cancelled long before its end."""
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """A shell starts its background jobs deaf to SIGINT, and what they start inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def received(monkeypatch):
     """What clients send to a service of this process."""
@@ -48,7 +56,8 @@ def stopped(program, directory, sent, received, service):
         finally:
             process.kill()
             process.communicate()
-    return process.returncode, sorted(out.splitlines()), err
+    # Threads that print at once may leave two lines in one.
+    return process.returncode, sorted(re.findall(r"call \d: (?:closed|\d+)", out)), err
 
 
 def cancels(received):

@@ -5,8 +5,8 @@
 
     dashscope.api_key = "..."
 
-`docs/dashscope.md` says what is the same, what is better, and what differs. The official SDK is never imported; where a
-program imports it, too, our errors are also its errors.
+`docs/dashscope.md` says what is the same, what is better, and what differs. Only `patch()`, which is for programs whose
+imports cannot be changed, imports the official SDK; where a program does, too, our errors are also its errors.
 
 Attributes, which a program may set; what is not set is read from the environment each time it is used:
     api_key: `DASHSCOPE_API_KEY`.
@@ -33,7 +33,8 @@ base_websocket_api_url: str
 base_http_api_url: str
 base_compatible_api_url: str
 
-_LATER = {"audio": "audio", "common": "common", "SpeechSynthesizer": "audio.tts"}
+_LATER = {"audio": "", "common": "", "SpeechSynthesizer": "audio.tts", "patch": "patching", "unpatch": "patching"}
+"""What is loaded when it is first named: packages, and what stands in a module of ours."""
 
 
 def set_region(region: str, workspace_id: str | None = None) -> None:
@@ -54,8 +55,8 @@ def __getattr__(name: str) -> Any:
 
         return from_environment(name)
     if name in _LATER:
-        module = import_module(f".{_LATER[name]}", __name__)
-        return getattr(module, name) if name == "SpeechSynthesizer" else module
+        module = _LATER[name]
+        return getattr(import_module(f".{module}", __name__), name) if module else import_module(f".{name}", __name__)
     raise AttributeError(
         f"module {__name__!r} has no attribute {name!r}: it has the speech classes only; for the rest of DashScope "
         "import the official `dashscope`."

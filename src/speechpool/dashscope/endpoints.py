@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["configured", "current_key", "endpoint_for", "from_environment", "region_urls", "resolved"]
 
-SOURCE = "speechpool.dashscope"
-"""The module that the program sets `api_key` and the URLs on; another one while the official SDK is patched."""
+_OURS: Final = "speechpool.dashscope"
+SOURCE = _OURS
+"""The module that the program sets `api_key` and the URLs on; another one while the official names are patched."""
+DESTINATION: str | None = None
+"""Where every connection goes, whatever the program says; see `patch`."""
 
 _REGIONS: Final = ("ap-southeast-1", "us-east-1", "cn-hongkong", "eu-central-1", "ap-northeast-1")
 """Regions whose host name carries the workspace. Beijing does so only when it is asked for by `set_region`."""
@@ -36,8 +39,8 @@ _NAMES: Final = {each.lower(): each for each in ("Authorization", "User-Agent", 
 
 def configured(name: str) -> str | None:
     """Return what the program has set for `name`, else what the environment says."""
-    value: str | None = getattr(sys.modules[SOURCE], name)
-    return value
+    own: dict[str, str | None] = vars(sys.modules[_OURS])
+    return own[name] if name in own else getattr(sys.modules[SOURCE], name)
 
 
 def from_environment(name: str) -> str | None:
@@ -79,7 +82,7 @@ def resolved(url: str | None, workspace: str | None) -> str:
         InputRequired: It asks for a workspace, and there is none.
         ValueError: The workspace id is none.
     """
-    url = url or configured("base_websocket_api_url") or ""
+    url = DESTINATION or url or configured("base_websocket_api_url") or ""
     if _PLACE not in url:
         return url
     workspace = workspace or os.environ.get("DASHSCOPE_WORKSPACE_ID")

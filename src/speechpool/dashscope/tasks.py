@@ -218,6 +218,8 @@ class SynthesizerTask(TaskCore):
         # A text of signs that nobody can speak. The official classes take silence for success.
         if isinstance(error, TaskFailed) and error.code == "NoAudio":
             self._end("completed")
+        elif isinstance(error, FirstAudioTimeout):
+            self._end("failed", error)  # its caller has waited for as long as was promised
         else:
             super()._retry_or_fail(error)
 

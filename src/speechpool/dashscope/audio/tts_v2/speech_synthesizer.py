@@ -432,3 +432,11 @@ class SpeechSynthesizer:
 
 def _seconds(millis: float | None) -> float | None:
     return millis / 1000 if millis is not None and millis > 0 else None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SpeechSynthesizerObjectPool":  # the official module has it, too; ours stands above this one
+        from .pool import SpeechSynthesizerObjectPool
+
+        return SpeechSynthesizerObjectPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.")
