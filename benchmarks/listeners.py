@@ -1,10 +1,10 @@
 """Listeners of the local speech service: does anybody run out of audio, and who is turned away?
 
 A service with engine `hibari` in a process of its own, two workers. Texts of 1 to 80 words arrive as Poisson at 70 %
-and at 130 % of what the engine makes, which is measured first, by two threads and nothing else. At most 64 listeners
-are open at once, playing included. Each plays in real time from its first sound on; it has an underrun when the next
-piece comes later than the last one was played. First audio counts from run-task to the first audio frame, over a
-connection that is open.
+and at 130 % of what the engine makes, which is measured first, by two threads and nothing else. Below 100 % at most 64
+listeners are open at once, playing included; above it as many as come, because 64 may be fewer than the engine can
+serve. Each plays in real time from its first sound on; it has an underrun when the next piece comes later than the last
+one was played. First audio counts from run-task to the first audio frame, over a connection that is open.
 
 At 70 % nobody shall have an underrun. At 130 % some must be throttled, at once, and those that are taken shall hear as
 if nothing were. What else runs on the machine takes from the rate: its mean number of cores stands beside each row, and
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import random
@@ -206,6 +207,7 @@ async def play(service, audio_format, load, seconds, seed):
     chance = random.Random(seed)
     url = f"ws://127.0.0.1:{service['port']}/api-ws/v1/inference"
     interval = service["text_seconds"] / (load * service["rate"])
+    most = LISTENERS if load < 1 else math.inf
     listeners, open_now, turned_away, peak = [], set(), 0, 0
     loop = asyncio.get_running_loop()
     due = loop.time()
@@ -213,7 +215,7 @@ async def play(service, audio_format, load, seconds, seed):
     while (due := due + chance.expovariate(1 / interval)) < end:
         text = text_of(chance.randint(1, 80), chance)
         await asyncio.sleep(max(0.0, due - loop.time()))
-        if len(open_now) >= LISTENERS:
+        if len(open_now) >= most:
             turned_away += 1
             continue
         listeners.append(Listener(audio_format, text=text))

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def rows():
-    command = [sys.executable, str(BENCHMARK), "--json", "--formats", "pcm", "--seconds", "12", "--engine-seconds", "3"]
+    command = [sys.executable, str(BENCHMARK), "--json", "--formats", "pcm", "--loads", "0.7,1.3,2.5"]
+    command += ["--seconds", "12", "--engine-seconds", "3"]
     for _ in range(3):
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
         result = json.loads(done.stdout)
@@ -32,10 +33,17 @@ def test_at_70_percent_nobody_runs_out_of_audio(rows):
     assert row["first_audio_p50"] < 0.5
 
 
-def test_at_130_percent_some_are_throttled_at_once_and_the_others_hear_all(rows):
-    row = rows[1.3]
+@pytest.mark.parametrize("load", [1.3, 2.5])
+def test_beyond_the_engines_rate_those_that_are_taken_hear_all(rows, load):
+    row = rows[load]
     assert row["failed"] == []
-    assert 0.05 < row["throttled"] < 0.9
-    assert row["throttled_after_p50"] < 0.1
+    assert row["throttled"] < 0.9
     assert row["underruns"] <= 0.05 * row["listeners"]
     assert row["first_audio_p95"] < 1.5
+
+
+def test_far_beyond_the_engines_rate_many_are_throttled_at_once(rows):
+    # At 130 % a dozen seconds may pass before the listeners' stock of audio is used up: the simulation shows that load.
+    row = rows[2.5]
+    assert row["throttled"] > 0.2
+    assert row["throttled_after_p50"] < 0.1
