@@ -15,7 +15,16 @@ from typing import Any, Literal, TypeVar, get_args
 
 from .errors import SettingsError
 
-__all__ = ["CheckedSettings", "Deadlines", "Overflow", "PoolSettings", "Setting", "setting", "with_overrides"]
+__all__ = [
+    "CheckedSettings",
+    "Deadlines",
+    "LifetimeProfile",
+    "Overflow",
+    "PoolSettings",
+    "Setting",
+    "setting",
+    "with_overrides",
+]
 
 Overflow = Literal["wait", "fail", "grow"]
 """What a borrower meets when all connections are borrowed: a queue, an error, or an extra connection."""
@@ -97,9 +106,7 @@ class PoolSettings(CheckedSettings):
     idle_timeout: float | None = setting(None, 0.05, "s", "None: the provider's profile (DashScope: 50 s)")
     max_lifetime: float | None = setting(None, 0.1, "s", "None: the provider's profile (DashScope documents no limit)")
     max_opening: int = setting(8, 1, "connections", "dials at once: fast warm-up, yet no herd on the endpoint")
-    max_replacing: int = setting(
-        4, 1, "connections", "replacements beyond max_size; reserved for renewal, no effect yet"
-    )
+    max_replacing: int = setting(4, 1, "connections", "beyond max_size, while each waits for the one that it replaces")
     borrow_timeout: float | None = setting(10.0, 0.0, "s", "a caller that waits longer has usually lost its listener")
     max_waiting: int | None = setting(None, 0, "callers", "None: 10 x max_size; beyond it borrowing fails at once")
     close_timeout: float = setting(2.0, 0.01, "s", "how long a peer may take to answer a close")
@@ -110,6 +117,12 @@ class PoolSettings(CheckedSettings):
     open_backoff: float = setting(0.1, 0.001, "s", "first pause after a failed dial; doubles, with full jitter")
     open_backoff_cap: float = setting(2.0, 0.001, "s", "longest pause while somebody waits")
     open_backoff_idle_cap: float = setting(15.0, 0.001, "s", "longest pause while nobody waits")
+    outage_after: float | None = setting(
+        2.0,
+        0.01,
+        "s",
+        "failing dials for so long are an outage, in which borrowing fails at once; None: borrowers wait",
+    )
     heartbeat: float | None = setting(20.0, 0.02, "s", "ping after this silence; None: no pings")
     retry: int = setting(2, 0, "attempts", "retries of one task before its first audio; 0 turns them off")
 
@@ -142,6 +155,19 @@ class PoolSettings(CheckedSettings):
     def waiting_limit(self) -> int:
         """How many callers may wait: `max_waiting`, or ten times `max_size` where it is None."""
         return 10 * self.max_size if self.max_waiting is None else self.max_waiting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifetimeProfile:
+    """How long a provider keeps connections, less a margin. What is seen of the server corrects it.
+
+    Attributes:
+        idle_timeout: Seconds that a connection may be idle; None: any time.
+        max_lifetime: Seconds that a connection may live; None: any time.
+    """
+
+    idle_timeout: float | None = None
+    max_lifetime: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ import itertools
 
 from speechpool.errors import ConnectFailed
 from speechpool.pool import Pool
+from speechpool.pool.core import UNKNOWN
 from speechpool.settings import PoolSettings
 
 
@@ -103,7 +104,16 @@ class Down:
 
 
 def make_pool(
-    connector, *, connect_timeout=10.0, on_borrowed=None, name="test", jitter=0.5, limits=None, host=None, **settings
+    connector,
+    *,
+    connect_timeout=10.0,
+    on_borrowed=None,
+    name="test",
+    jitter=0.5,
+    limits=None,
+    host=None,
+    profile=UNKNOWN,
+    **settings,
 ):
     """Return a pool that is not opened."""
     return Pool(
@@ -115,6 +125,7 @@ def make_pool(
         random=lambda: jitter,
         limits=limits,
         host=host,
+        profile=profile,
     )
 
 

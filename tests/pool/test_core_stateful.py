@@ -25,7 +25,7 @@ from speechpool.pool.slot import (
     SlotState,
 )
 from speechpool.pool.waiting import BULK, BULK_AGEING, FRONT, INTERACTIVE, Waiter
-from speechpool.settings import PoolSettings
+from speechpool.settings import LifetimeProfile, PoolSettings
 
 Slots = st.integers(0, 1_000_000)  # which of the slots or waiters in question; taken modulo their number
 
@@ -40,6 +40,8 @@ def pool_settings(draw):
         min_size=min_size,
         max_idle=max_idle,
         max_opening=draw(st.integers(1, 3)),
+        max_replacing=draw(st.integers(1, 2)),
+        outage_after=draw(st.none() | st.just(1.0)),
         max_waiting=draw(st.none() | st.integers(0, 6)),
         overflow=draw(st.sampled_from(["wait", "wait", "fail", "grow"])),
         idle_timeout=draw(st.none() | st.just(7.0)),
@@ -50,13 +52,22 @@ def pool_settings(draw):
     )
 
 
+profiles = st.builds(LifetimeProfile, idle_timeout=st.none() | st.just(6.0), max_lifetime=st.none() | st.just(15.0))
+
+
 class World(RuleBasedStateMachine):
     """What a perfect engine knows: who dials, who closes, who holds what, who waits."""
 
-    @initialize(settings=pool_settings(), jitter=st.floats(0, 1, exclude_max=True), timeout=st.none() | st.just(3.0))
-    def begin(self, settings, jitter, timeout):
+    @initialize(
+        settings=pool_settings(),
+        profile=profiles,
+        jitter=st.floats(0, 1, exclude_max=True),
+        timeout=st.none() | st.just(3.0),
+    )
+    def begin(self, settings, profile, jitter, timeout):
         self.now = 100.0
-        self.core = Core(settings, Backoff(0.1, 4.0, random=lambda: jitter), connect_timeout=timeout)
+        backoff = Backoff(0.1, 4.0, random=lambda: jitter)
+        self.core = Core(settings, backoff, connect_timeout=timeout, profile=profile)
         self.largest = settings.max_size
         self.dialling, self.closing, self.abandoned = [], [], set()
         self.held = {}  # slot: use
@@ -75,6 +86,8 @@ class World(RuleBasedStateMachine):
         assert action.slot not in self.dialling
         assert self.core.phase is Phase.RUNNING or self.waiting
         assert self.now >= self.core.pace.dial_after, "a dial in the pause"
+        if self.core.pace.down:
+            assert not self.dialling, "more than one probe in an outage"
         self.dialling.append(action.slot)
 
     def do_abandon(self, action):
@@ -118,6 +131,9 @@ class World(RuleBasedStateMachine):
             assert action.waiter.deadline <= self.now
         if action.reason is Refusal.REFUSED:
             assert self.core.pace.refused is not None
+        if action.reason is Refusal.DOWN:
+            assert self.core.pace.down
+            assert action.waiter.fresh or not self.core.borrowed, "what is borrowed may come back"
 
     def do_overdue(self, action):
         assert action.slot in self.held
@@ -245,7 +261,7 @@ class World(RuleBasedStateMachine):
         self.do(self.core.closed(slot, self.now))
         self.do(self.core.closed(slot, self.now))
 
-    @rule(seconds=st.sampled_from([0.0, 0.05, 0.5, 2.0, 8.0]))
+    @rule(seconds=st.sampled_from([0.0, 0.05, 0.5, 2.0, 2.0, 8.0, 3600.0]))
     def time_passes(self, seconds):
         self.now += seconds
         self.do(self.core.tick(self.now))
@@ -258,6 +274,30 @@ class World(RuleBasedStateMachine):
         if self.core.wake < math.inf:
             self.now = max(self.now, self.core.wake)
             self.do(self.core.tick(self.now))
+
+    @rule(times=st.integers(1, 12), succeed=st.sampled_from([True, True, True, False]))
+    def a_calm_time(self, times, succeed):
+        """Nothing happens but what the pool does by itself: every dial ends, every peer goes, the clock moves on."""
+        for _ in range(times):
+            for _ in range(20):  # a dial that fails may be followed by the next one at once
+                if not (self.dialling or self.closing):
+                    break
+                if not self.dialling:
+                    self.peer_is_gone(0)
+                elif succeed:
+                    self.dial_succeeds(0, 0.5)
+                else:
+                    self.dial_fails(0, permanent=False, pause=0.0)
+                check(self.core)
+            self.time_jumps_to_the_next_deadline()
+            check(self.core)
+
+    @precondition(lambda self: self.core.idle)
+    @rule(all_of_them=st.booleans())
+    def the_server_ends_what_is_idle_longest(self, all_of_them):
+        for slot in self.core.idle.copy()[: None if all_of_them else 1]:
+            if slot in self.core.idle:
+                self.do(self.core.lost(slot, self.now))
 
     @rule(max_size=st.integers(1, 6), share=st.none() | st.floats(0, 1))
     def resize(self, max_size, share):
@@ -274,13 +314,13 @@ class World(RuleBasedStateMachine):
         self.largest = max(self.largest, max_size)
         self.do(self.core.resize(new, self.now))
 
-    @rule(really=st.integers(0, 9))
+    @rule(really=st.integers(0, 39))
     def drain(self, really):
         if not really:
             self.do(self.core.drain(self.now))
             assert not self.core.idle
 
-    @rule(really=st.integers(0, 9))
+    @rule(really=st.integers(0, 39))
     def close(self, really):
         if not really:
             self.do(self.core.close(self.now))
@@ -321,13 +361,26 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "core"):
             return
         core = self.core
-        if core.opening >= core.settings.max_opening or core.total >= core.max_size or self.now < core.pace.dial_after:
+        if core.opening >= core._dial_limit() or core.total >= core.max_size or self.now < core.pace.dial_after:
             return
         if core.wake <= self.now:
             return
         if core.phase is Phase.RUNNING:
             assert core.standing >= core.floor, "the floor is not refilled"
         assert core.line.size <= core.opening, "somebody waits and nobody dials"
+
+    @invariant()
+    def nobody_waits_for_ever(self):
+        """Whoever waits has a deadline, or something is under way that serves somebody, or a time to go on is set."""
+        if hasattr(self, "core") and self.waiting and not (self.held or self.dialling or self.closing):
+            assert self.core.wake < math.inf
+
+    @invariant()
+    def the_floor_is_held_through_renewals(self):
+        """An idle connection that is due stays until another one has come or its own end, however many are due."""
+        if hasattr(self, "core"):
+            for slot in self.core.stale:
+                assert slot.state is not SlotState.IDLE or slot.due > self.now or self.core.wake <= self.now
 
     def teardown(self):
         """Whatever happened: when all is returned and closed, nothing is left."""

@@ -37,6 +37,8 @@ def pool_settings(draw):
         max_size=max_size,
         min_size=draw(st.none() | st.integers(0, max_size)),
         max_opening=draw(st.integers(1, 3)),
+        max_replacing=draw(st.integers(1, 2)),
+        outage_after=draw(st.none() | st.just(1.0)),
         overflow=draw(st.sampled_from(["wait", "wait", "fail", "grow"])),
         idle_timeout=draw(st.none() | st.just(7.0)),
         max_lifetime=draw(st.none() | st.just(20.0)),
@@ -288,6 +290,16 @@ class World(RuleBasedStateMachine):
                 if share.standing > (share.fair if arrival == UPKEEP else share.kept)
             ]
             assert not spares, "somebody waits beside an idle connection that he may have"
+
+    @rule(times=st.integers(1, 8))
+    def a_calm_time(self, times):
+        """Nothing happens but what the pools do by themselves."""
+        for _ in range(times):
+            self.settle()
+            self.now = max(
+                self.now, min((pool.core.wake for pool in self.pools if pool.core.wake < math.inf), default=0)
+            )
+            self.time_passes(0.0)
 
     @rule()
     def settle(self):

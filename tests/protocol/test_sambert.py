@@ -244,7 +244,7 @@ def test_each_voice_speaks_the_dialect_of_its_model():
     assert both.sharing(VOICE) == both.sharing(DUPLEX)
     assert both.path(VOICE) == both.path(DUPLEX) == both.for_voice(VOICE).path(VOICE)
     assert both.headers("k", "w") == both.for_voice(VOICE).headers("k", "w")
-    assert both.idle_timeout == both.for_voice(VOICE).idle_timeout == both.for_voice(DUPLEX).idle_timeout
+    assert both.lifetime == both.for_voice(VOICE).lifetime == both.for_voice(DUPLEX).lifetime
 
 
 def test_tasks_of_both_protocols_follow_one_another():

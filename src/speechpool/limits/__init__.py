@@ -1,6 +1,7 @@
-"""Limits: permits by rate and concurrency, connections in all, pauses between attempts, and the budget of retries."""
+"""Limits: permits by rate and concurrency, connections in all, pauses between attempts, outages, budget of retries."""
 
 from .backoff import Backoff
+from .breaker import Breaker
 from .connections import ConnectionLimits, ConnectionLimitsState, Places
 from .ledger import UPKEEP
 from .quota import LocalQuota, Outcome, Permit, Priority, Quota, QuotaState, warn_if_oversized
@@ -9,6 +10,7 @@ from .retry import RetryBudget
 __all__ = [
     "UPKEEP",
     "Backoff",
+    "Breaker",
     "ConnectionLimits",
     "ConnectionLimitsState",
     "LocalQuota",

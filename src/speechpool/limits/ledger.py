@@ -178,11 +178,12 @@ class Ledger:
 
     def reach(self, share: Share) -> int:
         """How many dials a pool may begin without anybody's return."""
-        closing = [other.closing + other.evict for other in self.shares]
-        spare = [since for since, _ in self._spares()]
-        wished = sum(len(other.unmet) for other in self._asking if other is not share)
-        reach = self.total - self.taken + sum(closing) + len(spare) - wished
-        return share.reserved + int(max(0, min(reach, self.per_host - self.taken_by_host[share.host])))
+        room, by_host = self._coming()
+        gain = Counter(other.host for _, other in self._spares())
+        # Whoever keeps a floor comes after a waiter.
+        gain.subtract(other.host for arrival, other in self._wishes() if other is not share and arrival < UPKEEP)
+        here = self.per_host - by_host[share.host] + gain[share.host]
+        return share.reserved + int(max(0, min(room + gain.total(), here)))
 
     # Rules
 

@@ -13,8 +13,9 @@ loop, no log and no randomness, so a property test can drive it through any inte
 
 A free connection is *placed* (`_place`): with the first waiter that may use it, else among the idle ones, else it is
 closed. Missing connections are *refilled* (`_refill`): the floor and the waiters say how many, `max_size`,
-`max_opening` and the pause after a failed dial say how many of them now. There is no third way for a connection to
-come or go. What holds between any two calls is written down in `invariants`.
+`max_opening`, the pause after a failed dial and an outage say how many of them now. One that has been idle or has
+lived for long enough is *renewed* (`_renew`): another one is dialled beside it and takes its place. There is no fourth
+way for a connection to come or go. What holds between any two calls is written down in `invariants`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ import enum
 import math
 
 from speechpool.limits import Backoff
-from speechpool.settings import PoolSettings
+from speechpool.settings import LifetimeProfile, PoolSettings
 
-from .counters import Counters
+from .census import Census
+from .lifetime import Lifetimes
 from .pace import Pace
 from .slot import (
     Abandon,
     Abort,
     Action,
-    Close,
     Fail,
     HandOver,
     Open,
@@ -43,15 +44,14 @@ from .slot import (
 )
 from .waiting import FRONT, Waiter, WaitingLine
 
-__all__ = ["LIFETIME_JITTER", "Core", "Phase"]
+__all__ = ["UNKNOWN", "Core", "Phase"]
 
-LIFETIME_JITTER = 0.1
-"""Largest share by which the lifetime and the idle time of one connection are shortened, drawn once at its birth:
-connections that were warmed up in one burst must not die in one."""
 _NOTHING: list[Action] = []
 """What most calls return; nobody may change it."""
 _OPENING, _IDLE, _BORROWED = SlotState.OPENING, SlotState.IDLE, SlotState.BORROWED
-_CLOSING, _GONE = SlotState.CLOSING, SlotState.GONE
+_CLOSING = SlotState.CLOSING
+UNKNOWN = LifetimeProfile()
+"""Of a provider of which nothing is known."""
 
 
 class Phase(enum.Enum):
@@ -63,90 +63,45 @@ class Phase(enum.Enum):
     CLOSED = "closed"
 
 
-class Core:
+class Core(Census):
     """Slots, waiters, and the rules between them.
 
     Args:
         settings: Sizes and times.
         backoff: Pauses between dials; the only source of randomness.
         connect_timeout: Seconds that a dial may take; None: any time.
+        profile: How long the provider is known to keep connections.
 
     Attributes:
         phase: Where the pool is in its life.
-        idle: Connections that wait for a borrower; the last one was used last.
-        opening: Dials under way.
-        borrowed: Connections that are lent.
-        closing: Connections whose peer is not gone yet.
-        overflow: Connections beyond `max_size`, in whatever state (`overflow="grow"`).
-        overflow_closing: Those of them that close.
-        slots: All connections that count.
         line: Who waits.
         pace: When the next dial may begin, and the last failure.
-        wake: When `tick` is wanted next; never later than the truth.
-        ceiling: `max_size`, or what a smaller `max_size` has not brought down yet.
+        lifetimes: How long connections live, as far as is known.
     """
 
-    __slots__ = (
-        "_connect_timeout",
-        "_leak_after",
-        "_serial",
-        "borrowed",
-        "ceiling",
-        "closing",
-        "counters",
-        "floor",
-        "idle",
-        "idle_limit",
-        "line",
-        "max_size",
-        "opening",
-        "overflow",
-        "overflow_closing",
-        "pace",
-        "phase",
-        "settings",
-        "slots",
-        "wake",
-    )
+    __slots__ = ("_connect_timeout", "_serial", "lifetimes", "line", "pace", "phase")
 
-    def __init__(self, settings: PoolSettings, backoff: Backoff, *, connect_timeout: float | None = 10.0) -> None:
-        self._connect_timeout = _or_never(connect_timeout)
+    def __init__(
+        self,
+        settings: PoolSettings,
+        backoff: Backoff,
+        *,
+        connect_timeout: float | None = 10.0,
+        profile: LifetimeProfile = UNKNOWN,
+    ) -> None:
+        self._connect_timeout = math.inf if connect_timeout is None else connect_timeout
         self._serial = 0
         self.phase = Phase.NEW
-        self.slots: dict[Slot, None] = {}
-        self.idle: list[Slot] = []
-        self.opening = self.borrowed = self.closing = self.overflow = self.overflow_closing = 0
         self.line = WaitingLine()
         self.pace = Pace(settings, backoff)
-        self.counters = Counters()
-        self.wake = math.inf
-        self.ceiling = 0
-        self._adopt(settings)
+        self.lifetimes = Lifetimes(settings, profile)
+        super().__init__(settings)
 
     def __repr__(self) -> str:
         return (
             f"<Core {self.phase.value}: {len(self.idle)} idle, {self.borrowed} borrowed, {self.opening} opening, "
             f"{self.closing} closing, {self.line.size} waiting>"
         )
-
-    def _adopt(self, settings: PoolSettings) -> None:
-        self.settings = settings
-        # Copied, because they are read at every return.
-        self.max_size = settings.max_size
-        self.floor = settings.floor
-        self.idle_limit = settings.idle_limit
-        self._leak_after = _or_never(settings.leak_after)
-        self.ceiling = max(self.max_size, self.total)
-
-    @property
-    def total(self) -> int:
-        """Connections that count towards `max_size`."""
-        return len(self.slots) - self.overflow
-
-    @property
-    def standing(self) -> int:
-        """Those of them that do not close: idle, borrowed or opening."""
-        return self.total - self.closing + self.overflow_closing
 
     # Life of the pool
 
@@ -213,12 +168,12 @@ class Core:
             slot = self.take(now)
             waiter.slot, waiter.use = slot, slot.use
             return [*actions, HandOver(waiter, slot)]
+        self.pace.hurry()  # whoever is turned away in an outage wants its end, too
         refusal = self._refusal(waiter, now)
         if refusal is not None:
-            return [*actions, Fail(waiter, refusal)]
+            return [*actions, Fail(waiter, refusal), *self._refill(now)]
         self.line.join(waiter)
         self.wake = min(self.wake, waiter.deadline)
-        self.pace.hurry()
         return actions + self._refill(now)
 
     def take(self, now: float) -> Slot:
@@ -232,16 +187,6 @@ class Core:
         self._lend(slot, now)
         return slot
 
-    def _lend(self, slot: Slot, now: float) -> None:
-        slot.state = _BORROWED
-        slot.lent = True
-        slot.use += 1
-        slot.due = due = now + self._leak_after
-        if due < self.wake:  # noqa: PLR1730  # a call of min() costs more than all of this, at every borrow
-            self.wake = due
-        self.borrowed += 1
-        self.counters.borrowed += 1
-
     def _refusal(self, waiter: Waiter, now: float) -> Refusal | None:
         """Say why a waiter that finds nothing must not stand in line."""
         if self.phase is Phase.CLOSED or (self.phase is not Phase.RUNNING and waiter.rank != FRONT):
@@ -253,6 +198,9 @@ class Core:
         if self.pace.refused is not None and (waiter.fresh or not self.borrowed):
             self.counters.refused += 1
             return Refusal.REFUSED
+        if self.pace.down and (waiter.fresh or not self.borrowed) and (self.opening or now < self.pace.dial_after):
+            self.counters.down += 1
+            return Refusal.DOWN
         if waiter.rank != FRONT and (self.line.size >= self.settings.waiting_limit or self._hopeless(waiter)):
             self.counters.full += 1
             return Refusal.FULL
@@ -301,12 +249,12 @@ class Core:
         self.borrowed -= 1
         if healthy and not slot.dead:
             if self.pace.doubtful and used:
-                self.pace.proved()
+                self.pace.proved(now)
                 return [*self._place(slot, now, dialled=False), *self._refill(now)]
             return self._place(slot, now, dialled=False)
         if slot.dead:
             reason = "lost"
-            self.pace.died(slot, now, awaited=self.line.size > 0)
+            self._mourn(slot, now)
         return [self._close(slot, reason, now), *self._refill(now)]
 
     # Placing a connection that is free
@@ -325,7 +273,8 @@ class Core:
             reason = "overflow" if slot.overflow else "surplus" if self.phase is Phase.RUNNING else "drained"
             return [self._close(slot, reason, now), *self._refill(now)]
         slot.state = _IDLE
-        slot.due = due = min(slot.expires, now + slot.idle_life)
+        slot.idle_since = now
+        slot.due = due = min(slot.retire_at, now + slot.idle_life)
         if due < self.wake:  # noqa: PLR1730  # a call of min() costs more than all of this, at every borrow
             self.wake = due
         self.idle.append(slot)
@@ -365,7 +314,7 @@ class Core:
             slot: Whose dial it was.
             connection: What it opened; not looked into.
             now: The time.
-            jitter: How much of `LIFETIME_JITTER` shortens the life of this connection; 0 to 1.
+            jitter: Which part of the time in which connections of one age are replaced it is to go earlier; 0 to 1.
         """
         if slot.state is not _OPENING:
             return [Report(slot, "opened twice")]
@@ -374,17 +323,16 @@ class Core:
         slot.serial = self._serial
         slot.connection = connection
         slot.opened_at = now
-        share = 1.0 - LIFETIME_JITTER * jitter
-        slot.expires = now + share * _or_never(self.settings.max_lifetime)
-        slot.idle_life = share * _or_never(self.settings.idle_timeout)
+        self.lifetimes.born(slot, now, jitter)
         self.counters.opened += 1
         if slot.dead:
-            self.pace.died(slot, now, awaited=self.line.size > 0)
+            self._mourn(slot, now)
             return [self._close(slot, "lost", now), *self._refill(now)]
         self.pace.opened(now)
         self.wake = min(self.wake, self.pace.proof_at)
-        actions = self._place(slot, now, dialled=True)
-        return [*actions, *self._refill(now)]
+        actions = [] if slot.partner is None else self._supersede(slot.partner, now)
+        actions += self._place(slot, now, dialled=True)
+        return actions + self._refill(now)
 
     def open_failed(
         self, slot: Slot, error: BaseException, now: float, *, permanent: bool = False, pause: float = 0.0
@@ -403,7 +351,15 @@ class Core:
         self.opening -= 1
         self._forget(slot)
         self.counters.open_failed += 1
-        self.pace.failed(slot, error, now, permanent=permanent, pause=pause, awaited=self.line.size > 0)
+        self.pace.failed(
+            slot,
+            error,
+            now,
+            permanent=permanent,
+            pause=pause,
+            awaited=self.line.size > 0,
+            last_hope=not self.idle and not self.borrowed,
+        )
         actions: list[Action] = []
         if permanent:
             waiters = self.line.dismiss()
@@ -412,31 +368,42 @@ class Core:
         return actions + self._refill(now)
 
     def _refill(self, now: float) -> list[Action]:
-        """Dial what the floor and the waiters miss, as far as size, herd limit and pause allow."""
+        """Dial what the floor and the waiters miss, as far as size, herd limit, pause and outage allow; then renew."""
         if self.phase is not Phase.RUNNING and not self.line.size:
             return _NOTHING
+        actions = self._turn_away(now) if self.pace.down and self.line.size else []
         waiting = self.line.size
         # A dial under way serves one waiter, whoever that will be; so a cancelled and repeated borrow dials once.
         wanted = max(self._lacking, waiting - self.opening)
-        if wanted <= 0:
-            return _NOTHING
+        if wanted <= 0 and not self.stale:
+            return actions
         if now < self.pace.dial_after:
             self.wake = min(self.wake, self.pace.dial_after)
-            return _NOTHING
+            return actions
         missing = min(self._missing_room(now), len(self.idle))
-        actions: list[Action] = [self._close(self.idle.pop(0), "made_room", now) for _ in range(missing)]
+        actions += [self._close(self.idle.pop(0), "made_room", now) for _ in range(missing)]
         limit = self._dial_limit()
         while wanted > 0 and self.opening < limit and self.total < self.max_size and self._may_dial():
-            actions.append(self._dial(now, overflow=False))
+            actions.append(self._dial(now))
             wanted -= 1
         if self.settings.overflow == "grow":
             while waiting > self.opening and self.opening < limit and self._may_dial():
                 actions.append(self._dial(now, overflow=True))
+        if self.stale and wanted <= 0:
+            actions += self._renew(now, limit)
         return actions
+
+    def _turn_away(self, now: float) -> list[Action]:
+        """In an outage, let those go whom only a dial could serve, unless one is under way or about to begin."""
+        if self.opening or now >= self.pace.dial_after:
+            return []
+        waiters = self.line.dismiss(fresh_only=self.borrowed > 0)
+        self.counters.down += len(waiters)
+        return [Fail(waiter, Refusal.DOWN) for waiter in waiters]
 
     def _dial_limit(self) -> int:
         """How many dials may run at once."""
-        return self.settings.max_opening
+        return self.pace.dials(self.settings.max_opening)
 
     @property
     def _lacking(self) -> int:
@@ -456,17 +423,53 @@ class Core:
         """How many idle connections stand in the way of waiters that need a fresh one."""
         if now < self.pace.dial_after or self.settings.overflow == "grow":
             return 0  # no dial would follow, or it needs no room
-        coming = self.opening + self.closing - self.overflow_closing + max(0, self.max_size - self.total)
-        return self.line.fresh - coming
+        leaving = self.closing - self.overflow_closing - (self.twins - self.twins_standing)
+        return self.line.fresh - self.opening - leaving - max(0, self.max_size - self.total)
 
-    def _dial(self, now: float, *, overflow: bool) -> Open:
+    def _dial(self, now: float, *, overflow: bool = False, replaced: Slot | None = None) -> Open:
         slot = Slot(now, now + self._connect_timeout, overflow=overflow)
         slot.round = self.pace.round
-        self.slots[slot] = None
-        self.opening += 1
-        self.overflow += overflow
-        self.wake = min(self.wake, slot.due)
+        self._enter(slot, replaced)
         return Open(slot)
+
+    # Renewing connections
+
+    def _renew(self, now: float, limit: int) -> list[Action]:
+        """Dial beside idle connections that are due, `max_replacing` at once."""
+        actions: list[Action] = []
+        for slot, idle_since in list(self.stale.items()):
+            if self.opening >= limit or self.twins >= self.settings.max_replacing:
+                break
+            del self.stale[slot]
+            if slot.state is not _IDLE or slot.idle_since != idle_since or slot.partner is not None:
+                continue  # it has been used since
+            if self._may_dial():
+                actions.append(self._dial(now, replaced=slot))
+            else:  # shared limits leave no place for two, so the old one has to go first
+                self.idle.remove(slot)
+                actions.append(self._close(slot, self._age_reason(slot, now), now))
+        return actions
+
+    def _supersede(self, slot: Slot, now: float) -> list[Action]:
+        """Let a connection go, now or on its return, because another one has opened in its place."""
+        slot.expires = -math.inf
+        if slot.state is not _IDLE:
+            return []
+        self.idle.remove(slot)
+        return [self._close(slot, self._age_reason(slot, now), now)]
+
+    @staticmethod
+    def _age_reason(slot: Slot, now: float) -> str:
+        return "lifetime" if now >= slot.retire_at else "idle_timeout"
+
+    def _mourn(self, slot: Slot, now: float) -> None:
+        """Learn from the end that the server made of a connection, which is not counted any more."""
+        last_hope = not self.idle and not self.borrowed
+        if self.pace.died(slot, now, awaited=self.line.size > 0, last_hope=last_hope):
+            return
+        longest = slot.state is _IDLE and (not self.idle or slot.idle_since <= self.idle[0].idle_since)
+        if self.lifetimes.ended(slot, now, longest=longest):
+            self._revise(now)
 
     # Ends
 
@@ -474,7 +477,7 @@ class Core:
         """Learn that a connection ended, or received what nobody asked for. It leaves the idle ones in this call."""
         if slot.state is _IDLE:
             self.idle.remove(slot)
-            self.pace.died(slot, now, awaited=self.line.size > 0)
+            self._mourn(slot, now)
             return [self._close(slot, "lost", now), *self._refill(now)]
         if slot.state is _BORROWED or slot.state is _OPENING:
             slot.dead = True  # the borrower keeps it until its return
@@ -484,28 +487,8 @@ class Core:
         """Learn that the peer is gone: the place is free."""
         if slot.state is not _CLOSING:
             return _NOTHING
-        self.closing -= 1
-        self.overflow_closing -= slot.overflow
-        self._forget(slot)
+        self._end_close(slot)
         return self._refill(now)
-
-    def _close(self, slot: Slot, reason: str, now: float) -> Close:
-        slot.state = _CLOSING
-        slot.due = now + self.settings.close_timeout
-        self.closing += 1
-        self.overflow_closing += slot.overflow
-        self.counters.discarded[reason] += 1
-        self.wake = min(self.wake, slot.due)
-        return Close(slot, reason)
-
-    def _forget(self, slot: Slot) -> None:
-        # One that never opened counts as a failed dial, not as closed.
-        self.counters.closed += slot.opened_at < math.inf
-        slot.state = _GONE
-        slot.due = math.inf
-        del self.slots[slot]
-        self.overflow -= slot.overflow
-        self.ceiling = max(self.max_size, min(self.ceiling, self.total))
 
     # Time
 
@@ -516,8 +499,9 @@ class Core:
             self.counters.timeouts += 1
             actions.append(Fail(waiter, Refusal.TIMEOUT))
         if now >= self.pace.proof_at:
-            self.pace.proved()
-        actions += [self._overdue(slot, now) for slot in [slot for slot in self.slots if slot.due <= now]]
+            self.pace.proved(now)
+        for slot in [slot for slot in self.slots if slot.due <= now]:
+            actions += self._overdue(slot, now)
         actions += self._refill(now)
         dial_after = self.pace.dial_after
         self.wake = min(
@@ -528,18 +512,46 @@ class Core:
         )
         return actions
 
-    def _overdue(self, slot: Slot, now: float) -> Action:
+    def _overdue(self, slot: Slot, now: float) -> list[Action]:
         if slot.state is _IDLE:
-            self.idle.remove(slot)
-            return self._close(slot, "lifetime" if now >= slot.expires else "idle_timeout", now)
+            return self._overdue_idle(slot, now)
         if slot.state is _CLOSING:
-            self.closing -= 1
-            self.overflow_closing -= slot.overflow
-            self._forget(slot)
-            return Abort(slot)
+            self._end_close(slot)
+            return [Abort(slot)]
         slot.due = math.inf
-        return Abandon(slot) if slot.state is _OPENING else Overdue(slot)
+        return [Abandon(slot)] if slot.state is _OPENING else [Overdue(slot)]
 
+    def _overdue_idle(self, slot: Slot, now: float) -> list[Action]:
+        lifetimes = self.lifetimes
+        if lifetimes.scout_is_back(slot, now):
+            self.stale.clear()
+            self._revise(now)
+        if slot.due > now:
+            return []
+        waited = slot.partner is not None or self.stale.get(slot) == slot.idle_since
+        if self.pace.down and now < slot.expires and self.standing <= self.floor:
+            self._expect(slot, lifetimes.grace(now))  # nothing can replace it, and it may well live on
+            return []
+        if waited or now >= lifetimes.end(slot) or self.standing > self.floor:
+            self.idle.remove(slot)
+            return [self._close(slot, self._age_reason(slot, now), now)]
+        if not lifetimes.send_scout(slot, now):
+            self._expect(slot, lifetimes.end(slot))
+        return []
 
-def _or_never(seconds: float | None) -> float:
-    return math.inf if seconds is None else seconds
+    def _expect(self, slot: Slot, end: float) -> None:
+        """Let an idle connection wait for the one that replaces it."""
+        self.stale[slot] = slot.idle_since
+        slot.due = end
+        self.wake = min(self.wake, end)
+
+    def _revise(self, now: float) -> None:
+        """Let the limits count that were just learned."""
+        lifetimes = self.lifetimes
+        for slot in self.slots:
+            if slot.opened_at < math.inf:
+                lifetimes.revise(slot, now)
+            if slot.state is _IDLE and slot.partner is None and slot not in self.stale:
+                slot.due = lifetimes.due(slot)
+                if slot.due <= now:  # many may be, and must not all go at once
+                    self._expect(slot, lifetimes.grace(now))

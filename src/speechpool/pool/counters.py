@@ -23,6 +23,7 @@ class Counters:
         cancelled: Borrowers that were cancelled before they had a connection.
         full: Borrowers turned away because of `max_waiting` or `overflow="fail"`.
         refused: Borrowers that failed because the endpoint refuses connections for good.
+        down: Borrowers that failed at once, or waited no longer, because the endpoint was away.
         closed: Connections that are gone.
         discarded: Connections that were closed or began to, by reason.
     """
@@ -37,5 +38,6 @@ class Counters:
     cancelled: int = 0
     full: int = 0
     refused: int = 0
+    down: int = 0
     closed: int = 0
     discarded: Counter[str] = field(default_factory=Counter)

@@ -19,7 +19,7 @@ from typing import Any
 
 from speechpool.errors import PoolClosed, WrongLoop
 from speechpool.limits import Backoff, ConnectionLimits, Places
-from speechpool.settings import PoolSettings
+from speechpool.settings import LifetimeProfile, PoolSettings
 
 from . import stacks
 from .connector import Connector
@@ -59,6 +59,7 @@ class Engine:
         random: Callable[[], float],
         limits: ConnectionLimits | None,
         host: str | None,
+        profile: LifetimeProfile,
     ) -> None:
         self.name = name
         self._connector = connector
@@ -69,9 +70,9 @@ class Engine:
         self._limits = limits
         self._places: Places | None = None if limits is None else limits.places(host or connector.endpoint)
         self._core: Core = (
-            Core(settings, backoff, connect_timeout=connect_timeout)
+            Core(settings, backoff, connect_timeout=connect_timeout, profile=profile)
             if self._places is None
-            else LimitedCore(settings, backoff, places=self._places, connect_timeout=connect_timeout)
+            else LimitedCore(settings, backoff, places=self._places, connect_timeout=connect_timeout, profile=profile)
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0

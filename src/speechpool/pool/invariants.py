@@ -24,12 +24,21 @@ def _rules(core: Core) -> list[tuple[str, bool]]:
 def _counts(core: Core) -> list[tuple[str, bool]]:
     states = [slot.state for slot in core.slots]
     overflow = [slot for slot in core.slots if slot.overflow]
+    pairs = [(slot, slot.partner) for slot in core.slots if slot.partner is not None]
+    twins = [pair for pair in pairs if pair[0].dialled_at < pair[1].dialled_at]
+    standing = [pair for pair in twins if SlotState.CLOSING not in {pair[0].state, pair[1].state}]
     closing = [slot for slot in overflow if slot.state is SlotState.CLOSING]
     return [
         ("idle is miscounted", len(core.idle) == len(set(core.idle)) == states.count(SlotState.IDLE)),
         ("opening is miscounted", core.opening == states.count(SlotState.OPENING)),
         ("borrowed is miscounted", core.borrowed == states.count(SlotState.BORROWED)),
         ("closing is miscounted", core.closing == states.count(SlotState.CLOSING)),
+        ("twins are miscounted", core.twins == len(twins)),
+        ("standing twins are miscounted", core.twins_standing == len(standing)),
+        (
+            "a partner that is none",
+            all(partner.partner is slot and partner in core.slots for slot, partner in pairs),
+        ),
         ("overflow is miscounted", core.overflow == len(overflow)),
         ("closing overflow is miscounted", core.overflow_closing == len(closing)),
         ("a slot is kept that is gone", SlotState.GONE not in states),
@@ -42,6 +51,7 @@ def _counts(core: Core) -> list[tuple[str, bool]]:
 def _limits(core: Core) -> list[tuple[str, bool]]:
     return [
         ("more connections than max_size", core.total <= core.ceiling),
+        ("more replacements than max_replacing", core.twins <= core.settings.max_replacing),
         ("overflow that was not asked for", not core.overflow or core.settings.overflow == "grow"),
         ("a herd of dials", core.opening <= core.settings.max_opening),
         ("more idle connections than max_idle", len(core.idle) <= core.idle_limit),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 from speechpool.limits import UPKEEP, Backoff, Places
-from speechpool.settings import PoolSettings
+from speechpool.settings import LifetimeProfile, PoolSettings
 
-from .core import Core, Phase
+from .core import UNKNOWN, Core, Phase
 from .slot import Action, Close, Slot, SlotState
 from .waiting import Waiter
 
@@ -32,6 +32,7 @@ class LimitedCore(Core):
         backoff: As of `Core`.
         places: Its part of the limits. The owner joins it before `start`.
         connect_timeout: As of `Core`.
+        profile: As of `Core`.
 
     Attributes:
         places: Its part of the limits.
@@ -40,10 +41,16 @@ class LimitedCore(Core):
     __slots__ = ("__weakref__", "places")
 
     def __init__(
-        self, settings: PoolSettings, backoff: Backoff, *, places: Places, connect_timeout: float | None = 10.0
+        self,
+        settings: PoolSettings,
+        backoff: Backoff,
+        *,
+        places: Places,
+        connect_timeout: float | None = 10.0,
+        profile: LifetimeProfile = UNKNOWN,
     ) -> None:
         self.places = places
-        super().__init__(settings, backoff, connect_timeout=connect_timeout)
+        super().__init__(settings, backoff, connect_timeout=connect_timeout, profile=profile)
 
     def start(self, now: float) -> list[Action]:
         """Begin, with as much of the floor as fits."""
@@ -74,8 +81,8 @@ class LimitedCore(Core):
 
     @property
     def _standing(self) -> int:
-        """Connections that take a place and do not close."""
-        return len(self.slots) - self.closing
+        """Connections that take a place and do not close; twins count once."""
+        return len(self.slots) - self.closing - self.twins_standing
 
     @property
     def _lacking(self) -> int:
@@ -140,7 +147,6 @@ class LimitedCore(Core):
     def _place(self, slot: Slot, now: float, *, dialled: bool) -> list[Action]:
         actions = super()._place(slot, now, dialled=dialled)
         if slot.state is SlotState.IDLE:
-            slot.idle_since = now
             # Somebody of another thread may have begun to wait since `_unwanted` asked; he did not see this one.
             if self._presses(math.inf):
                 self.places.looked()

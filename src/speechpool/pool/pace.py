@@ -1,7 +1,8 @@
 """When the next dial may begin, and why not now.
 
 One pause for the whole pool: after an outage it must not matter how many places are empty. This is where a rule belongs
-that looks at the endpoint as a whole.
+that looks at the endpoint as a whole: in an outage one probe at a time is dialled, and only when it has succeeded the
+others follow, `max_opening` at once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 
 from speechpool.errors import ConnectionLost
-from speechpool.limits import Backoff
+from speechpool.limits import Backoff, Breaker
 from speechpool.settings import PoolSettings
 
 from .slot import Slot
@@ -32,6 +33,7 @@ class Pace:
         round: How many failures there were; dials of one round began with the same number.
         doubtful: Connections open, but did not last the last time.
         proof_at: When one that has opened since will have lasted long enough.
+        breaker: Whether the endpoint is away.
     """
 
     __slots__ = (
@@ -40,6 +42,7 @@ class Pace:
         "_idle_cap",
         "_not_before",
         "_since",
+        "breaker",
         "dial_after",
         "doubtful",
         "error",
@@ -53,6 +56,7 @@ class Pace:
         self._backoff = backoff
         self._cap = settings.open_backoff_cap
         self._idle_cap = settings.open_backoff_idle_cap
+        self.breaker = Breaker(settings.outage_after)
         self._since = self._not_before = self.dial_after = -math.inf
         self.error: BaseException | None = None
         self.error_at = -math.inf
@@ -61,8 +65,27 @@ class Pace:
         self.doubtful = False
         self.proof_at = math.inf
 
+    @property
+    def down(self) -> bool:
+        """The endpoint is away."""
+        return self.breaker.open
+
+    def dials(self, most: int) -> int:
+        """Return how many dials may run at once, of `most`: in an outage one, which has to prove itself first."""
+        if not self.breaker.open:
+            return most
+        return 0 if self.proof_at < math.inf else 1
+
     def failed(
-        self, slot: Slot, error: BaseException, now: float, *, permanent: bool, pause: float, awaited: bool
+        self,
+        slot: Slot,
+        error: BaseException,
+        now: float,
+        *,
+        permanent: bool = False,
+        pause: float = 0.0,
+        awaited: bool,
+        last_hope: bool,
     ) -> None:
         """Pause after a dial that failed.
 
@@ -73,9 +96,15 @@ class Pace:
             permanent: Trying again does not help until somebody changes something.
             pause: Seconds that the pause lasts at least.
             awaited: Somebody waits, so that the pause is kept short.
+            last_hope: No connection of the pool lives.
         """
         self.error, self.error_at = error, now
+        if not pause:  # a server that asks to wait is there
+            self.breaker.failed(slot.dialled_at, now, last_hope=last_hope)
         self.refused = error if permanent else None
+        # What opens after a dial that failed is another story than what opened before.
+        self.doubtful = False
+        self.proof_at = math.inf
         if permanent:
             pause = max(pause, self._idle_cap)
         self._not_before = max(self._not_before, now + pause)
@@ -86,24 +115,26 @@ class Pace:
             self.dial_after = now + self._backoff.next(self._cap if awaited else self._idle_cap)
         self.dial_after = max(self.dial_after, self._not_before)
 
-    def died(self, slot: Slot, now: float, *, awaited: bool) -> None:
-        """Look at a connection that the server ended: at once, it counts as a failed dial."""
+    def died(self, slot: Slot, now: float, *, awaited: bool, last_hope: bool) -> bool:
+        """Look at a connection that the server ended: at once, it counts as a failed dial. Say whether it does."""
         age = now - slot.opened_at
-        if age < SHORT_LIFE and slot.use <= 1:
-            self.doubtful = True
-            self.proof_at = math.inf
-            error = ConnectionLost(f"the server ended a new connection after {age:.1f} s")
-            self.failed(slot, error, now, permanent=False, pause=0.0, awaited=awaited)
+        if age >= SHORT_LIFE or slot.use > 1:
+            return False
+        error = ConnectionLost(f"the server ended a new connection after {age:.1f} s")
+        self.failed(slot, error, now, awaited=awaited, last_hope=last_hope)
+        self.doubtful = True
+        return True
 
     def opened(self, now: float) -> None:
         """Go on after a dial that succeeded, unless the connection may not last."""
         if self.doubtful:
             self.proof_at = now + SHORT_LIFE
         else:
-            self.proved()
+            self.proved(now)
 
-    def proved(self) -> None:
+    def proved(self, now: float) -> None:
         """Go on: all is well."""
+        self.breaker.succeeded(now)
         self._backoff.reset()
         self.error = self.refused = None
         self.dial_after = self._not_before = -math.inf

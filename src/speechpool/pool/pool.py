@@ -15,14 +15,14 @@ from typing import Generic, TypeVar
 
 from speechpool.errors import LeaseError, SettingsError
 from speechpool.limits import ConnectionLimits, Priority
-from speechpool.settings import PoolSettings
+from speechpool.settings import LifetimeProfile, PoolSettings
 
 from . import stacks
 from .connector import Connector
-from .core import Phase
+from .core import UNKNOWN, Phase
 from .engine import Engine
 from .lease import UNSET, Lease, Unset
-from .refusals import copied, refusal
+from .refusals import away, copied, refusal
 from .slot import Refusal, Slot
 from .stats import PoolStats, explain, take_stats
 from .waiting import BULK, FRONT, INTERACTIVE, Waiter
@@ -49,6 +49,7 @@ class Pool(Engine, Generic[C]):
         random: Returns a number in [0, 1), for all jitter; tests pass their own.
         limits: The bound that it shares with other pools; None: none.
         host: Where its connections go, for a limit of each host; None: the connector's endpoint.
+        profile: How long the provider is known to keep connections; what is seen of it corrects that.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Pool(Engine, Generic[C]):
         random: Callable[[], float] = _random.random,
         limits: ConnectionLimits | None = None,
         host: str | None = None,
+        profile: LifetimeProfile = UNKNOWN,
     ) -> None:
         super().__init__(
             connector,
@@ -72,6 +74,7 @@ class Pool(Engine, Generic[C]):
             random=random,
             limits=limits,
             host=host,
+            profile=profile,
         )
 
     # Reading
@@ -132,6 +135,7 @@ class Pool(Engine, Generic[C]):
         Raises:
             SettingsError: More than `max_size` would be needed.
             ConnectFailed: The endpoint refuses connections for good. The pool keeps trying, slowly.
+            EndpointDown: The endpoint is away. The pool keeps trying; call again to go on waiting.
             PoolClosed: The pool drains or was closed.
             WrongLoop: Called outside the event loop of the pool.
         """
@@ -141,11 +145,18 @@ class Pool(Engine, Generic[C]):
             raise SettingsError(
                 f"min_ready = {min_ready} is above max_size = {core.max_size}; it will never be reached."
             )
-        await self._until(lambda: self._ready >= (core.floor if min_ready is None else min_ready) or self._stuck)
+
+        def ready() -> bool:
+            return self._ready >= (core.floor if min_ready is None else min_ready)
+
+        await self._until(lambda: ready() or self._stuck or core.pace.down)
         if core.phase is not Phase.RUNNING:
             raise self._refusal(Refusal.CLOSED)
-        if self._ready < (core.floor if min_ready is None else min_ready) and core.pace.refused is not None:
+        if ready():
+            return
+        if core.pace.refused is not None:
             raise copied(core.pace.refused)
+        raise away(self.stats)
 
     async def resize(self, max_size: int, min_size: int | None = None) -> None:
         """Take other sizes, at once. Borrowed connections beyond a smaller one live until their return.
@@ -262,6 +273,7 @@ class Pool(Engine, Generic[C]):
             PoolFull: Too many wait already.
             PoolClosed: The pool is closed, drains, or was never opened.
             ConnectFailed: The endpoint refuses connections for good.
+            EndpointDown: The endpoint is away (`outage_after`), and nothing is borrowed that could come back.
             SettingsError: The priority is unknown.
             WrongLoop: Called outside the event loop of the pool.
         """

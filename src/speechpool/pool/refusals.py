@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from speechpool.errors import PoolClosed, PoolFull, PoolTimeout
+from speechpool.errors import EndpointDown, PoolClosed, PoolFull, PoolTimeout
 
 from .core import Core, Phase
 from .slot import Refusal
 from .stats import PoolStats
 
-__all__ = ["copied", "refusal"]
+__all__ = ["away", "copied", "refusal"]
 
 
 def refusal(reason: Refusal, core: Core, stats: PoolStats, waited: float) -> BaseException:
@@ -19,6 +19,8 @@ def refusal(reason: Refusal, core: Core, stats: PoolStats, waited: float) -> Bas
         return _full(core, stats)
     if reason is Refusal.REFUSED and core.pace.refused is not None:
         return copied(core.pace.refused)
+    if reason is Refusal.DOWN and stats.last_error is not None:
+        return away(stats)
     return _timeout(stats, waited)
 
 
@@ -28,6 +30,22 @@ def _closed(core: Core, stats: PoolStats) -> PoolClosed:
         Phase.DRAINING: "drains and lends nothing more; use another one",
     }.get(core.phase, "is closed; open a new one")
     return PoolClosed(f"pool {stats.name!r} {state}.", endpoint=stats.endpoint)
+
+
+def away(stats: PoolStats) -> EndpointDown:
+    """Return the error for somebody who would have to wait for an endpoint that is away."""
+    error, age = stats.last_error, stats.last_error_age or 0.0
+    tries = "It is being tried now" if stats.opening else f"The next try comes in {stats.retry_in:.1f} s"
+    down = EndpointDown(
+        f"{stats.endpoint} has been away for {stats.outage or 0.0:.1f} s; the last try failed {age:.1f} s ago: "
+        f"{str(error).rstrip('.')}. {tries}; pool {stats.name!r} goes on by itself when one succeeds. "
+        "Check the endpoint, or raise outage_after if borrowers should wait for longer.",
+        cause=error,
+        age=age,
+        endpoint=stats.endpoint,
+    )
+    down.__cause__ = error
+    return down
 
 
 def _full(core: Core, stats: PoolStats) -> PoolFull:

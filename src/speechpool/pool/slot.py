@@ -49,9 +49,12 @@ class Slot:
         dialled_at: When its dial began.
         round: In which round of dials; see `Pace`.
         opened_at: When its dial succeeded.
-        expires: When its lifetime ends; jitter was drawn once, at birth.
-        idle_life: How long it may be idle.
-        idle_since: Since when it is; kept only where connections are shared with other pools.
+        share: Its part of the limits, after which it is due; drawn once, at birth.
+        retire_at: When its age is due.
+        expires: When it must not be lent any more; minus infinity: it has been replaced.
+        idle_life: How long it may be idle until it is due.
+        idle_since: Since when it is idle, or was the last time.
+        partner: The connection that it replaces, or that replaces it; None: neither.
         due: When its present state needs a look: end of the dial, of the idle time, of patience with the borrower, or
             of the close.
         note: The engine's own; the core never looks at it.
@@ -69,8 +72,11 @@ class Slot:
         "note",
         "opened_at",
         "overflow",
+        "partner",
+        "retire_at",
         "round",
         "serial",
+        "share",
         "state",
         "use",
     )
@@ -86,9 +92,12 @@ class Slot:
         self.dialled_at = now
         self.round = 0
         self.opened_at = math.inf
+        self.share = 1.0
+        self.retire_at = math.inf
         self.expires = math.inf
         self.idle_life = math.inf
         self.idle_since = math.inf
+        self.partner: Slot | None = None
         self.due = due
         self.note: Any = None
 
@@ -100,6 +109,7 @@ class Refusal(enum.Enum):
     """Why a waiter gets no connection."""
 
     CLOSED = "closed"
+    DOWN = "down"
     FULL = "full"
     REFUSED = "refused"
     TIMEOUT = "timeout"

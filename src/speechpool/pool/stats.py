@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from .core import Core, Phase
+from .lifetime import Limit
 
 __all__ = ["PoolStats", "explain", "take_stats"]
 
@@ -27,6 +29,7 @@ class PoolStats:
         opening: Dials under way.
         closing: Connections that close and whose peer is not gone yet.
         overflow: Those of `size` that exist beyond `max_size` (`overflow="grow"`).
+        replacing: Those of `size` that exist beyond `max_size`, because another one takes their place.
         waiting: Borrowers in line.
         oldest_wait: Seconds that the first of them has waited; 0 where nobody waits.
         opened: Connections that opened.
@@ -39,11 +42,15 @@ class PoolStats:
         cancelled: Borrowers that were cancelled before they had a connection.
         full: Borrowers turned away because too many waited.
         refused: Borrowers that failed because the endpoint refuses connections.
+        down: Borrowers that failed at once, or waited no longer, because the endpoint was away.
         closed: Connections that are gone.
         discarded: Connections that were closed or began to, by reason.
         last_error: The last failure to open a connection, if there was one since the last success.
         last_error_age: Seconds since then.
         retry_in: Seconds until the next dial may begin; 0 where it may now.
+        outage: Seconds that the endpoint has been away; None: it is not.
+        idle_limit: Seconds for which a connection may be idle, as far as is known by now; None: any time.
+        age_limit: Seconds for which a connection may live, as far as is known by now; None: any time.
         limited_by: Which limit that it shares with other pools would be in the way of another connection; None: none.
     """
 
@@ -58,6 +65,7 @@ class PoolStats:
     opening: int
     closing: int
     overflow: int
+    replacing: int
     waiting: int
     oldest_wait: float
     opened: int
@@ -70,11 +78,15 @@ class PoolStats:
     cancelled: int
     full: int
     refused: int
+    down: int
     closed: int
     discarded: Mapping[str, int]
     last_error: BaseException | None
     last_error_age: float | None
     retry_in: float
+    outage: float | None
+    idle_limit: float | None
+    age_limit: float | None
     limited_by: str | None
 
 
@@ -93,6 +105,7 @@ def take_stats(core: Core, name: str, endpoint: str, now: float) -> PoolStats:
         opening=core.opening,
         closing=core.closing,
         overflow=core.overflow,
+        replacing=core.twins,
         waiting=core.line.size,
         oldest_wait=max(0.0, now - core.line.oldest_since) if core.line.size else 0.0,
         opened=counters.opened,
@@ -105,20 +118,28 @@ def take_stats(core: Core, name: str, endpoint: str, now: float) -> PoolStats:
         cancelled=counters.cancelled,
         full=counters.full,
         refused=counters.refused,
+        down=counters.down,
         closed=counters.closed,
         discarded=MappingProxyType(dict(counters.discarded)),
         last_error=pace.error,
         last_error_age=None if pace.error is None else now - pace.error_at,
         retry_in=max(0.0, pace.dial_after - now),
+        outage=now - pace.breaker.since if pace.down else None,
+        idle_limit=_or_none(core.lifetimes.idle),
+        age_limit=_or_none(core.lifetimes.age),
         limited_by=core.limited_by,
     )
+
+
+def _or_none(limit: Limit) -> float | None:
+    return None if limit.seconds == math.inf else limit.seconds
 
 
 def explain(core: Core, stats: PoolStats) -> str:
     """Say what the pool does now, and why."""
     sentences = [_census(stats), _queue(stats)]
     if stats.phase == Phase.RUNNING.value:
-        sentences.append(_dialling(core, stats))
+        sentences += [_dialling(core, stats), *_renewing(core, stats)]
     else:
         sentences.append(
             {
@@ -158,6 +179,11 @@ def _queue(stats: PoolStats) -> str:
 
 def _dialling(core: Core, stats: PoolStats) -> str:
     missing = max(core._lacking, stats.waiting - stats.opening)
+    if stats.outage is not None:
+        probe = "one dial tries it now" if stats.opening else f"one dial tries it in {stats.retry_in:.1f} s"
+        if core.pace.proof_at < math.inf:
+            probe = "one connection has opened and has to last for a moment"
+        return f"The endpoint has been away for {stats.outage:.1f} s, so nobody waits for it; {probe}."
     if missing <= 0:
         return f"Nothing more has to be opened (the floor is {stats.min_size})."
     if stats.retry_in > 0:
@@ -168,3 +194,21 @@ def _dialling(core: Core, stats: PoolStats) -> str:
     if core.total >= core.max_size:
         return f"{missing} more could be used, but max_size is reached: a borrower waits until one comes back."
     return f"{missing} more should be opened, but {stats.opening} dials at once is the limit (max_opening)."
+
+
+def _renewing(core: Core, stats: PoolStats) -> list[str]:
+    sentences = []
+    if stats.replacing:
+        sentences.append(f"{stats.replacing} of them are being replaced because of their age.")
+    idle, age = core.lifetimes.idle, core.lifetimes.age
+    if idle.learned:
+        sentences.append(
+            "Idle connections stay: the server was seen to keep them."
+            if stats.idle_limit is None
+            else f"Idle connections are replaced within {stats.idle_limit:.3g} s: the server ended some soon after."
+        )
+    if age.learned and stats.age_limit is not None:
+        sentences.append(
+            f"Connections are replaced when they are {stats.age_limit:.3g} s old: the server ended some soon after."
+        )
+    return sentences

@@ -165,11 +165,9 @@ class WaitingLine:
                 expired.append(waiter)
         return expired
 
-    def dismiss(self) -> list[Waiter]:
-        """Let everybody go, and return them in order."""
-        everybody = sorted(self, key=lambda waiter: waiter.order)
-        for lane in self._lanes:
-            lane.clear()
-        self._deadlines.clear()
-        self.size = 0
-        return everybody
+    def dismiss(self, *, fresh_only: bool = False) -> list[Waiter]:
+        """Let everybody go, or everybody who needs a fresh connection, and return them in order."""
+        dismissed = sorted((one for one in self if one.fresh or not fresh_only), key=lambda waiter: waiter.order)
+        for waiter in dismissed:
+            self.leave(waiter)
+        return dismissed

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Protocol
 
+from speechpool.settings import LifetimeProfile
 from speechpool.text import TextRules
 
 from .events import Event
@@ -76,8 +77,8 @@ class Dialect(Protocol):
     """A running segment can be ended without closing its connection."""
     text_rules: TextRules
     """How much text a task takes, and how it is counted."""
-    idle_timeout: float | None
-    """Seconds after which an idle connection is closed by us, because the server would soon do so; None: never."""
+    lifetime: LifetimeProfile
+    """How long the server is known to keep connections."""
 
     def path(self, voice: Voice | None) -> str:
         """Return path and query of the URL of a connection for `voice`."""

@@ -83,8 +83,6 @@ class AsyncSpeechPool:
         self._host: TaskHost | None = None
         self._pool: Pool[SpeechConnection] | None = None
         self._telemetry: Telemetry | None = None
-        if self._dialect.idle_timeout is not None and self.settings.idle_timeout is None:
-            self.settings = with_overrides(self.settings, {"idle_timeout": self._dialect.idle_timeout})
 
     # ---------------------------------------------------------------------------------- open and close
     async def __aenter__(self) -> Self:
@@ -107,6 +105,7 @@ class AsyncSpeechPool:
             on_borrowed=telemetry.utilisation.changed,
             limits=self._limits,
             host=self.endpoint.host,
+            profile=self._dialect.lifetime,
         )
         self._host = TaskHost(
             pool=self._pool,
@@ -131,6 +130,7 @@ class AsyncSpeechPool:
         Cancellation: the pool opens them all the same.
 
         Raises:
+            EndpointDown: The endpoint is away; the pool goes on trying.
             PoolClosed: The pool was closed meanwhile.
         """
         await self._opened().wait_ready(min_ready)

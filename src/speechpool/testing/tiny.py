@@ -14,6 +14,7 @@ import msgspec
 
 from speechpool.errors import ProtocolViolation
 from speechpool.protocol import Audio, Dialect, Event, Failed, Finished, Started, Voice
+from speechpool.settings import LifetimeProfile
 from speechpool.text import STREAMED_TEXT
 
 __all__ = ["Tiny", "TinySegment"]
@@ -38,7 +39,7 @@ class Tiny:
     text_may_follow = False
     can_cancel = False
     text_rules = STREAMED_TEXT
-    idle_timeout: float | None = None
+    lifetime = LifetimeProfile()
 
     def path(self, voice: Voice | None) -> str:
         """Return the path, which names the voice where there is one."""

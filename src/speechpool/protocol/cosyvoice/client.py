@@ -14,7 +14,7 @@ from speechpool.protocol.voice import Voice
 from speechpool.text import STREAMED_TEXT
 
 from .frames import Input, Parameters, Reply, RequestPayload, decode_reply, encode
-from .handshake import IDLE_TIMEOUT, PATH, handshake_headers
+from .handshake import LIFETIME, PATH, handshake_headers
 from .segment import NOTHING, InferenceSegment, server_request_id
 from .states import State, Step
 
@@ -30,7 +30,7 @@ class CosyVoice:
     text_may_follow = True
     can_cancel = True
     text_rules = STREAMED_TEXT
-    idle_timeout: float | None = IDLE_TIMEOUT
+    lifetime = LIFETIME
 
     def path(self, voice: Voice | None = None) -> str:
         """Return the path of the URL; it is the same for all voices."""

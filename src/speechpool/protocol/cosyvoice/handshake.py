@@ -7,11 +7,14 @@ import platform
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["IDLE_TIMEOUT", "PATH", "handshake_headers"]
+from speechpool.settings import LifetimeProfile
+
+__all__ = ["LIFETIME", "PATH", "handshake_headers"]
 
 PATH: Final = "/api-ws/v1/inference"
-IDLE_TIMEOUT: Final = 50.0
-"""Seconds. The server closes an idle connection after 60 (API reference); the margin covers its clock and the way."""
+LIFETIME: Final = LifetimeProfile(idle_timeout=50.0)
+"""The server closes an idle connection after 60 s (API reference); the margin covers its clock and the way. Whether
+pings put that off is not documented, and neither is a longest life."""
 
 
 def handshake_headers(api_key: str, workspace: str | None = None) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ import msgspec
 
 from speechpool.errors import ProtocolViolation
 from speechpool.protocol.cosyvoice.frames import Parameters, RequestPayload, encode
-from speechpool.protocol.cosyvoice.handshake import IDLE_TIMEOUT, PATH, handshake_headers
+from speechpool.protocol.cosyvoice.handshake import LIFETIME, PATH, handshake_headers
 from speechpool.protocol.cosyvoice.segment import NOTHING, InferenceSegment, server_request_id
 from speechpool.protocol.cosyvoice.states import Step
 from speechpool.protocol.dialect import Dialect
@@ -31,7 +31,7 @@ class Sambert:
     text_may_follow = False
     can_cancel = False  # none is documented
     text_rules = ONE_TEXT
-    idle_timeout: float | None = IDLE_TIMEOUT
+    lifetime = LIFETIME
 
     def path(self, voice: Voice | None = None) -> str:
         """Return the path of the URL; it is the same for all voices."""
