@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-all test-cloud sdk check bench clean help
+.PHONY: demo test test-slow test-all test-cloud pythons mutants sdk check bench clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,12 @@ test-all: test test-slow  ## Both
 test-cloud: $(READY)  ## Ask the real service what no document says; needs DASHSCOPE_API_KEY, speaks 200 characters
 	$(BIN)/python -m pytest tests/cloud/test_cloud.py
 
+pythons: $(READY)  ## The tests of cancellation on every supported Python that is here
+	$(BIN)/python tests/pythons/pythons.py
+
+mutants: $(READY)  ## Break each promise on purpose: a test must notice every mistake
+	$(BIN)/python tests/mutants/run.py
+
 sdk: $(READY)  ## The three versions of the official SDK that test-slow runs, each in an environment of its own
 	$(BIN)/python tests/conformance/sdk_environments.py
 
@@ -43,4 +49,4 @@ bench: $(READY)  ## Measure the cost of a task beside bare picows and the offici
 	$(BIN)/python benchmarks/task_cost.py
 
 clean:  ## Remove the environment and everything made
-	rm -rf $(VENV) .venv-sdk demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-sdk .venv-py demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

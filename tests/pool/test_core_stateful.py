@@ -95,7 +95,7 @@ class World(RuleBasedStateMachine):
         self.abandoned.add(action.slot)
 
     def do_close(self, action):
-        assert action.slot not in self.held or self.held.pop(action.slot) == action.slot.use
+        assert action.slot not in self.held
         assert action.slot not in self.closing
         assert action.slot.state is SlotState.CLOSING
         self.closing.append(action.slot)

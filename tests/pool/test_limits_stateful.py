@@ -80,7 +80,7 @@ class PoolOfOne:
         if action.reason == "evicted":
             standing = len(self.core.slots) - self.core.closing
             assert standing >= self.share.kept, "a connection that its pool keeps was taken away"
-        self.held.pop(action.slot, None)
+        assert action.slot not in self.held
         self.closing.append(action.slot)
 
     def do_abort(self, action):

@@ -137,7 +137,7 @@ def test_t28_who_was_cancelled_in_the_moment_of_the_hand_over_proves_nothing():
     assert story.core.pace.error is not None
 
 
-def test_a_refusal_turns_newcomers_away_only_where_nothing_can_come_back():
+def test_t20_a_refusal_turns_newcomers_away_only_where_nothing_can_come_back():
     story = Story(max_size=2)
     held = story.borrow()
     story.do(story.core.lost(story.core.idle[0], story.now + 60))
@@ -161,7 +161,7 @@ def test_t03_a_dial_serves_whoever_waits_then_and_otherwise_becomes_idle():
     assert len(story.core.idle) == 1
 
 
-def test_a_lease_that_lost_its_connection_goes_before_everybody_and_past_a_full_queue():
+def test_t16_a_lease_that_lost_its_connection_goes_before_everybody_and_past_a_full_queue():
     story = Story(max_size=1, max_waiting=1)
     held = story.borrow()
     waiter = story.borrow()
@@ -185,7 +185,7 @@ def test_t41_after_a_long_stall_the_expired_ones_are_not_lent():
     assert story.core.counters.discarded == {"idle_timeout": 2}
 
 
-def test_a_peer_that_does_not_go_is_dropped_in_time_and_its_place_is_filled():
+def test_t59_a_peer_that_does_not_go_is_dropped_in_time_and_its_place_is_filled():
     story = Story(max_size=1, close_timeout=2.0)
     story.give_back(story.borrow(), healthy=False, reason="cancel")
     assert story.dials == []

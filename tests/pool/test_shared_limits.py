@@ -56,7 +56,7 @@ def test_without_a_bound_a_pool_has_the_plain_core():
     run(main())
 
 
-def test_at_the_limit_the_connection_that_was_idle_longest_closes_for_a_waiter_of_another_pool():
+def test_t17_at_the_limit_the_connection_that_was_idle_longest_closes_for_a_waiter_of_another_pool():
     async def main():
         limits = ConnectionLimits(total=4)
         async with pools(limits, {}, {}, {}) as (one, two, three, connector):
@@ -94,7 +94,7 @@ def test_what_a_pool_keeps_warm_is_never_taken_away():
     run(main())
 
 
-def test_the_waiters_of_all_pools_are_served_in_order_of_arrival():
+def test_t17_the_waiters_of_all_pools_are_served_in_order_of_arrival():
     async def main():
         limits = ConnectionLimits(total=2)
         async with pools(limits, {}, {}, {}) as (one, two, three, _):
@@ -154,7 +154,7 @@ def test_a_busy_pool_gives_up_a_connection_for_whoever_waits_elsewhere():
     run(main())
 
 
-def test_a_cancelled_waiter_gives_its_place_to_the_next():
+def test_t02_a_cancelled_waiter_gives_its_place_to_the_next():
     async def main():
         limits = ConnectionLimits(total=1)
         async with pools(limits, {}, {}, {}) as (one, two, three, _):
@@ -174,7 +174,7 @@ def test_a_cancelled_waiter_gives_its_place_to_the_next():
     run(main())
 
 
-def test_a_closing_connection_counts_until_its_peer_is_gone_or_close_timeout():
+def test_t61_a_closing_connection_counts_until_its_peer_is_gone_or_close_timeout():
     async def main():
         limits = ConnectionLimits(total=1)
         connector = FakeConnector(close_time=None)  # the peer never answers a close
@@ -318,7 +318,7 @@ def test_a_fresh_connection_at_the_limit_is_opened_after_an_old_one_has_closed()
     run(main())
 
 
-def test_an_endpoint_that_is_away_holds_no_places():
+def test_t24_an_endpoint_that_is_away_holds_no_places():
     async def main():
         limits = ConnectionLimits(total=2)
         down = FakeConnector(dial_time=0.1, plan=Down())
@@ -355,7 +355,7 @@ def test_a_pool_that_its_owner_forgot_holds_no_places(caplog):
     assert "never closed" in caplog.text
 
 
-def test_a_pool_whose_loop_has_ended_holds_no_places():
+def test_t70_a_pool_whose_loop_has_ended_holds_no_places():
     limits = ConnectionLimits(total=1)
     kept = []
 
@@ -373,7 +373,7 @@ def test_a_pool_whose_loop_has_ended_holds_no_places():
     run(main())
 
 
-def test_twenty_pools_with_a_skewed_and_shifting_load_pass_no_limit_and_starve_nobody():
+def test_t17_twenty_pools_with_a_skewed_and_shifting_load_pass_no_limit_and_starve_nobody():
     waits = {}
 
     async def user(number, pool, end, dice):

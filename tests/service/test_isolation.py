@@ -26,7 +26,7 @@ async def settle(condition):
         await asyncio.sleep(0.01)
 
 
-def test_200_tasks_half_of_them_cancelled_midway():
+def test_t37_200_tasks_half_of_them_cancelled_midway():
     tasks, size = 200, 40
     random.seed(20)
 
@@ -91,7 +91,7 @@ def test_20_tasks_on_the_real_voice_sound_as_each_alone(texts):
     run(main())
 
 
-def test_a_socket_cut_mid_task_ends_the_wait_at_once_and_one_cut_before_is_retried():
+def test_t44_a_socket_cut_mid_task_ends_the_wait_at_once_and_one_cut_before_is_retried():
     async def main():
         async with SpeechService(LocalBackend("marker"), port=0, settings=ANY_RATE) as service:
             async with AsyncSpeechPool(Endpoint(service.url, api_key="k"), max_size=1) as pool:

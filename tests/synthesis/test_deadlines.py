@@ -25,7 +25,7 @@ def half(session, instruction):
     ("step", "hook", "phase", "limit"),
     [(RunTask, ignore, "start", 2.0), (ContinueTask, ignore, "first_audio", 3.0), (ContinueTask, half, "gap", 4.0)],
 )
-def test_a_silent_server_ends_the_task_within_its_deadline(step, hook, phase, limit):
+def test_t43_a_silent_server_ends_the_task_within_its_deadline(step, hook, phase, limit):
     async def main():
         async with pool_and_server(deadlines=LIMITS, retry=0) as (pool, server):
             server.hooks[FinishTask] = ignore
@@ -99,7 +99,7 @@ def test_a_server_of_the_older_form_that_tells_no_sentences_is_no_timeout_while_
     run_virtual(main())
 
 
-def test_a_stalled_server_costs_a_retry_before_the_first_audio():
+def test_t43_a_stalled_server_costs_a_retry_before_the_first_audio():
     async def main():
         async with pool_and_server(deadlines=LIMITS) as (pool, server):
             server.hooks[RunTask] = lambda session, _: len(server.tasks) == 1
@@ -174,7 +174,7 @@ def test_the_whole_task_is_bounded():
     run_virtual(main())
 
 
-def test_a_cancel_that_the_server_does_not_confirm_costs_the_connection():
+def test_t38_a_cancel_that_the_server_does_not_confirm_costs_the_connection():
     async def main():
         async with pool_and_server(deadlines=LIMITS, max_size=1) as (pool, server):
             server.hooks[CancelTask] = ignore

@@ -66,9 +66,17 @@ def test_t80_a_broken_key_is_refused_without_showing_it(key):
 
 
 def test_t80_the_text_form_shows_no_key():
-    endpoint = Endpoint("wss://user:pw@example.com", api_key="canary", headers={"X": "canary"})
+    endpoint = Endpoint("wss://example.com", api_key="canary", headers={"X": "canary"})
     assert "canary" not in repr(endpoint)
-    assert "pw" not in endpoint.display
+
+
+@pytest.mark.parametrize(
+    "url", ["wss://user:canary@h", "ws://user:canary@h:99999", "http://user:canary@h", "ws://h/#canary"]
+)
+def test_t80_a_url_that_holds_a_password_is_refused_without_showing_it(url):
+    with pytest.raises(SettingsError) as caught:
+        Endpoint(url, api_key="k")
+    assert "canary" not in str(caught.value) + repr(caught.value)
 
 
 # ------------------------------------------------------------------------------------------ proxies

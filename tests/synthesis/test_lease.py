@@ -26,7 +26,7 @@ def test_consecutive_tasks_run_on_one_connection():
     run(main())
 
 
-def test_the_next_task_waits_until_a_cancelled_one_has_ended_on_the_wire():
+def test_t38_the_next_task_waits_until_a_cancelled_one_has_ended_on_the_wire():
     async def main():
         async with pool_and_server(max_size=1) as (pool, server):
             server.hooks[CancelTask] = lambda session, _: True
@@ -44,7 +44,7 @@ def test_the_next_task_waits_until_a_cancelled_one_has_ended_on_the_wire():
     run(main())
 
 
-def test_two_tasks_at_once_on_one_lease_are_refused():
+def test_t51_two_tasks_at_once_on_one_lease_are_refused():
     async def main():
         async with pool_and_server() as (pool, server):
             server.hooks[FinishTask] = lambda session, _: True
@@ -60,7 +60,7 @@ def test_two_tasks_at_once_on_one_lease_are_refused():
     run(main())
 
 
-def test_a_retry_on_a_lease_gets_a_fresh_connection():
+def test_t42_a_retry_on_a_lease_gets_a_fresh_connection():
     async def main():
         async with pool_and_server(max_size=3) as (pool, server):
             old = list(server.sessions)

@@ -24,7 +24,7 @@ def once(action):
 
 
 @pytest.mark.parametrize("step", [RunTask, ContinueTask, FinishTask])
-def test_a_socket_cut_before_the_first_audio_costs_a_retry_on_a_fresh_connection(step):
+def test_t42_a_socket_cut_before_the_first_audio_costs_a_retry_on_a_fresh_connection(step):
     async def main():
         async with pool_and_server() as (pool, server):
             if step is FinishTask:
@@ -42,7 +42,7 @@ def test_a_socket_cut_before_the_first_audio_costs_a_retry_on_a_fresh_connection
     run(main())
 
 
-def test_a_socket_cut_in_mid_audio_ends_the_wait_at_once_with_the_bytes_delivered():
+def test_t44_a_socket_cut_in_mid_audio_ends_the_wait_at_once_with_the_bytes_delivered():
     async def main():
         async with pool_and_server() as (pool, server):
 
@@ -99,7 +99,7 @@ def test_invalid_action_on_a_warm_connection_is_tried_again():
     run(main())
 
 
-def test_pieces_sent_before_and_during_the_break_are_all_replayed():
+def test_t46_pieces_sent_before_and_during_the_break_are_all_replayed():
     async def main():
         async with pool_and_server() as (pool, server):
             server.hooks[ContinueTask] = once(lambda session: session.connection.abort())

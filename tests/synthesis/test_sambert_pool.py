@@ -178,7 +178,7 @@ def test_a_stream_of_pieces_is_refused_after_the_first():
     with_pool(check)
 
 
-def test_a_cancel_costs_the_connection_and_the_pool_opens_another():
+def test_t39_a_cancel_costs_the_connection_and_the_pool_opens_another():
     async def check(pool, server):
         async with pool.stream("One.", VOICE) as stream:
             assert await anext(aiter(stream)) == b"half"
@@ -223,7 +223,7 @@ def test_a_failure_for_good():
     with_pool(check, "wrong")
 
 
-def test_audio_after_the_end_costs_the_connection_and_reaches_nobody():
+def test_t37_audio_after_the_end_costs_the_connection_and_reaches_nobody():
     async def check(pool, server):
         assert (await pool.synthesize("One", VOICE)).audio == b"One"
         await settle()

@@ -71,7 +71,7 @@ def tiny_pool(check, **options):
     run(main())
 
 
-def test_a_task_and_its_connection():
+def test_t39_a_task_and_its_connection():
     async def check(pool, server):
         for text in ("One.", "Two.", "Three."):
             await pool.wait_ready()
@@ -87,7 +87,7 @@ def test_a_task_and_its_connection():
     tiny_pool(check)
 
 
-def test_text_comes_in_one_piece_and_voices_share_nothing():
+def test_t45_text_comes_in_one_piece_and_voices_share_nothing():
     async def check(pool, _):
         async with pool.task(ADA) as task:
             await task.send("One.")
@@ -101,7 +101,7 @@ def test_text_comes_in_one_piece_and_voices_share_nothing():
     tiny_pool(check)
 
 
-def test_a_cancel_costs_the_connection_because_this_dialect_has_none():
+def test_t39_a_cancel_costs_the_connection_because_this_dialect_has_none():
     async def check(pool, server):
         server.answer = False
         caller = asyncio.create_task(pool.synthesize("Hello.", ADA))

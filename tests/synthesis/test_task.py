@@ -75,7 +75,7 @@ def test_stream_of_pieces_leaves_as_they_come():
     run(main())
 
 
-def test_a_stream_works_without_a_context_manager_and_dropping_it_cancels():
+def test_t11_a_stream_works_without_a_context_manager_and_dropping_it_cancels():
     async def main():
         async with pool_and_server() as (pool, server):
             assert [chunk async for chunk in pool.stream("All of it.", VOICE)] == [b"All of it."]
@@ -183,7 +183,7 @@ def test_cancel_before_the_server_has_answered_is_sent_after_its_answer():
     run(main())
 
 
-def test_audio_in_flight_after_a_cancel_reaches_nobody():
+def test_t38_audio_in_flight_after_a_cancel_reaches_nobody():
     async def main():
         async with pool_and_server(max_size=1) as (pool, server):
 
@@ -206,7 +206,7 @@ def test_audio_in_flight_after_a_cancel_reaches_nobody():
     run(main())
 
 
-def test_a_cancelled_caller_is_a_cancelled_task():
+def test_t06_a_cancelled_caller_is_a_cancelled_task():
     async def main():
         async with pool_and_server(max_size=1) as (pool, server):
             server.hooks[ContinueTask] = server.hooks[FinishTask] = lambda session, _: True
@@ -244,7 +244,7 @@ def test_t37_a_duplicate_end_makes_the_connection_useless():
     run(main())
 
 
-def test_frames_between_tasks_discard_an_idle_connection_at_once():
+def test_t37_frames_between_tasks_discard_an_idle_connection_at_once():
     async def main():
         async with pool_and_server(max_size=1) as (pool, server):
             server.sessions[0].send(b"nobody asked", binary=True)
@@ -255,7 +255,7 @@ def test_frames_between_tasks_discard_an_idle_connection_at_once():
     run(main())
 
 
-def test_an_idle_connection_that_the_server_closed_is_never_handed_out():
+def test_t36_an_idle_connection_that_the_server_closed_is_never_handed_out():
     async def main():
         async with pool_and_server(max_size=1) as (pool, server):
             server.sessions[0].connection.close(1000, "idle")
@@ -374,7 +374,7 @@ def test_a_stream_has_one_reader():
     run(main())
 
 
-def test_two_readers_of_one_task_are_refused():
+def test_t51_two_readers_of_one_task_are_refused():
     async def main():
         async with pool_and_server() as (pool, server):
             server.hooks[ContinueTask] = lambda session, _: True
@@ -391,7 +391,7 @@ def test_two_readers_of_one_task_are_refused():
     run(main())
 
 
-def test_a_consumer_that_does_not_read_holds_its_own_socket_only():
+def test_t83_a_consumer_that_does_not_read_holds_its_own_socket_only():
     async def main():
         async with pool_and_server(max_size=2) as (pool, server):
             piece = b"x" * 16_384
@@ -420,7 +420,7 @@ def test_a_consumer_that_does_not_read_holds_its_own_socket_only():
     run(main())
 
 
-def test_closing_the_pool_ends_running_tasks_and_leaves_no_socket():
+def test_t61_closing_the_pool_ends_running_tasks_and_leaves_no_socket():
     async def main():
         async with pool_and_server() as (pool, server):
             server.hooks[FinishTask] = lambda session, _: True
@@ -440,7 +440,7 @@ def test_closing_the_pool_ends_running_tasks_and_leaves_no_socket():
     run(main())
 
 
-def test_closing_with_drain_lets_running_tasks_end():
+def test_t60_closing_with_drain_lets_running_tasks_end():
     async def main():
         gate = asyncio.Event()
 

@@ -26,6 +26,7 @@ class Connector(Protocol[C]):
         Raises:
             ConnectFailed: It cannot be opened. An attribute `permanent` says that trying again does not help, and
                 `retry_after` how many seconds to wait; other exceptions count as failures that may pass.
+            SettingsError: What a dial needs is wrong; trying again does not help.
 
         Cancellation: what was begun is dropped at once.
         """

@@ -17,7 +17,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
-from speechpool.errors import PoolClosed, WrongLoop
+from speechpool.errors import PoolClosed, SettingsError, WrongLoop
 from speechpool.limits import Backoff, ConnectionLimits, Places
 from speechpool.settings import LifetimeProfile, PoolSettings
 
@@ -193,7 +193,10 @@ class Engine:
             self._told = state
             try:
                 self._on_borrowed(core.borrowed, core.max_size, now)
-            except Exception:
+            except (KeyboardInterrupt, SystemExit) as interrupt:
+                # To the loop: here it would come between a decision and the lease that it made.
+                asyncio.get_running_loop().call_soon(_throw, interrupt)
+            except BaseException:
                 logger.exception("pool %r: on_borrowed failed", self.name)
 
     # What happens to the pool
@@ -225,7 +228,7 @@ class Engine:
         core = self._core
         if core.pace.error is None and core.phase is not Phase.CLOSED and not interrupted:
             logger.warning("pool %r: cannot open a connection to %s: %s", self.name, self.endpoint, error)
-        permanent = bool(getattr(error, "permanent", False))
+        permanent = bool(getattr(error, "permanent", isinstance(error, SettingsError)))
         pause = self.settings.open_backoff_idle_cap if interrupted else getattr(error, "retry_after", None) or 0.0
         self._perform(core.open_failed(slot, error, now, permanent=permanent, pause=pause), now)
 
@@ -353,6 +356,10 @@ class _Watcher:
     def wake(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
+
+
+def _throw(interrupt: BaseException) -> None:
+    raise interrupt
 
 
 def _never() -> float:

@@ -92,7 +92,7 @@ class Jobs:
         """Begin a close, and report when the peer is gone."""
         try:
             self._connector.close(slot.connection)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception("pool %r: closing a connection failed; it is dropped", self._name)
             self._abort(slot.connection)
         task = self._loop.create_task(
@@ -124,14 +124,14 @@ class Jobs:
         """Ask the connector; one that fails to answer means no."""
         try:
             return self._connector.usable(connection)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception("pool %r: cannot tell whether a connection is usable; it is discarded", self._name)
             return False
 
     def _abort(self, connection: Any) -> None:
         try:
             self._connector.abort(connection)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception("pool %r: dropping a connection failed", self._name)
 
     def drop(self, connections: list[Any]) -> None:

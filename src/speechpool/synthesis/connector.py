@@ -24,7 +24,8 @@ class SpeechConnection:
     """A connection and, while nobody runs a task on it, its owner.
 
     What arrives between tasks is either the end of the connection or something that nobody asked for. Both make it
-    useless, and the pool learns it in the same moment (tests/synthesis/test_connector.py).
+    useless, and the pool learns it in the same moment
+    (tests/synthesis/test_task.py::test_t37_frames_between_tasks_discard_an_idle_connection_at_once).
     """
 
     __slots__ = ("_lost", "carried", "stray", "transport")

@@ -112,7 +112,7 @@ class TaskCore(Delivery):
         self._host = host
         self._priority: Priority = priority
         self._timing: Timing | None = None
-        self._dialect = host.dialect.for_voice(voice)
+        self._dialect = host.dialect_for(voice)
         self._script = Script(self._dialect, voice)
         self._progress = Progress(0.0)
         # The running segment.
@@ -325,9 +325,14 @@ class TaskCore(Delivery):
         return self._to_reader if self._sink is None else self._to_sink
 
     def _stray(self, data: bytes) -> None:
-        """Nobody asked for this audio: the connection is not in order."""
+        """Nobody asked for this audio."""
         if self._segment is not None:
             self._segment.stray = True
+            self._mixed_up()
+
+    def _mixed_up(self) -> None:
+        """Leave the connection: it brings frames of another task, and binary frames do not say whose they are."""
+        self._broken(ProtocolViolation("the server sent frames of another task on the connection of this one."))
 
     def _first_audio(self, data: bytes) -> None:
         """Look at the first frames: a container's header is no audio."""
@@ -352,6 +357,9 @@ class TaskCore(Delivery):
             events = segment.feed(data)
         except ProtocolViolation as error:
             self._broken(error)
+            return
+        if segment.stray:
+            self._mixed_up()
             return
         for event in events:
             if self._segment is segment:

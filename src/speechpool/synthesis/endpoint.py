@@ -168,13 +168,18 @@ class Endpoint:
 
 
 def _split(url: str) -> SplitResult:
+    shown = str(url).rpartition("@")[2]  # what stands before it may be a password
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        raise SettingsError(f"{url!r} is no URL; write e.g. wss://dashscope.aliyuncs.com.") from None
+        raise SettingsError(f"{shown!r} is no URL; write e.g. wss://dashscope.aliyuncs.com.") from None
     if parts.scheme not in {"ws", "wss"} or not parts.hostname or not port_is_valid:
-        raise SettingsError(f"{url!r} is no WebSocket URL; it must begin with ws:// or wss:// and name a host.")
+        raise SettingsError(f"{shown!r} is no WebSocket URL; it must begin with ws:// or wss:// and name a host.")
+    if "@" in parts.netloc or parts.fragment:
+        raise SettingsError(
+            f"the URL of {parts.hostname} holds a user, a password or a fragment; a key goes into api_key or headers."
+        )
     return parts
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from speechpool.errors import ConnectionLost, RateLimited, SpeechPoolError, TaskFailed
+from speechpool.errors import ConnectionLost, ProtocolViolation, RateLimited, SettingsError, SpeechPoolError, TaskFailed
 from speechpool.limits import Backoff, Permit, Priority, Quota, RetryBudget
 from speechpool.pool import Lease, Pool
 from speechpool.protocol import Dialect, Voice
@@ -57,6 +57,7 @@ class TaskHost:
         "_account",
         "_pool",
         "_settings",
+        "_voice",
         "budget",
         "clock",
         "deadlines",
@@ -79,6 +80,7 @@ class TaskHost:
         deadlines: Deadlines,
         quota: Quota | None,
         telemetry: Telemetry,
+        voice: Voice | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         # uvloop's time stands still within a turn and counts whole milliseconds: too coarse for delays. Both count from
@@ -97,6 +99,21 @@ class TaskHost:
         self._account = endpoint.account
         self._pool = pool
         self._settings = settings
+        self._voice = voice
+
+    def dialect_for(self, voice: Voice) -> Dialect:
+        """Return the dialect that a task of `voice` speaks.
+
+        Raises:
+            SettingsError: The connections of this pool serve another voice only.
+        """
+        own, dialect = self._voice, self.dialect
+        if own is not None and dialect.sharing(voice) != dialect.sharing(own):
+            raise SettingsError(
+                f"the connections of pool {self._pool.name!r} serve {own.voice!r} only, not {voice.voice!r}; "
+                "make a pool for each voice."
+            )
+        return dialect.for_voice(voice)
 
     # ---------------------------------------------------------------------------------- connections
     def borrow_deadline(self, timing: Timing | None) -> float | None:
@@ -140,8 +157,8 @@ class TaskHost:
 
     @staticmethod
     def retry_pause(attempt: int, cause: SpeechPoolError) -> float:
-        """Return the seconds before attempt number `attempt`: none after a lost connection, else with jitter."""
-        if attempt == 1 and isinstance(cause, ConnectionLost):
+        """Return the seconds before attempt number `attempt`: none where its connection was at fault, else jittered."""
+        if attempt == 1 and isinstance(cause, ConnectionLost | ProtocolViolation):
             return 0.0
         if isinstance(cause, RateLimited) and cause.retry_after is not None:
             return cause.retry_after

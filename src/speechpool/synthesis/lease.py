@@ -87,6 +87,7 @@ class SpeechLease:
         self._host = _LeaseHost(host, self)
         self._lease = held
         self._busy = False
+        self._entering = False
         self._left = False
         self._carried = 0
         self._free: asyncio.Future[None] | None = None
@@ -94,9 +95,15 @@ class SpeechLease:
         self._tasks: list[TaskCore] = []
 
     async def __aenter__(self) -> Self:
-        if self._lease is not None or self._left:
-            raise LeaseError("a lease is entered once; borrow another one.")
-        self._lease = await self._borrow()
+        self._check_new()
+        self._entering = True
+        try:
+            self._lease = await self._borrow()
+        finally:
+            self._entering = False
+        if self._left:
+            self._return()
+            raise LeaseError("the lease was left while it waited for its connection.")
         return self
 
     async def __aexit__(
@@ -148,6 +155,10 @@ class SpeechLease:
         """Return the speech of a text; see `AsyncSpeechPool.synthesize`."""
         self._held()
         return await synthesize(self._remember(TaskCore(self._host, voice, bounded=False)), text)
+
+    def _check_new(self) -> None:
+        if self._lease is not None or self._entering or self._left:
+            raise LeaseError("a lease is entered once; borrow another one.")
 
     # ---------------------------------------------------------------------------------- turns
     def _remember(self, task: _Core) -> _Core:

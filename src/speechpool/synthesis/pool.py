@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from speechpool.errors import PoolClosed, SettingsError
+from speechpool.errors import PoolClosed
 from speechpool.limits import ConnectionLimits
 from speechpool.pool import Pool, PoolStats
 from speechpool.protocol import Dialect, Voice
@@ -115,6 +115,7 @@ class AsyncSpeechPool:
             deadlines=self.deadlines,
             quota=self._quota,
             telemetry=telemetry,
+            voice=self._voice,
         )
         await self._pool.open()
         return self
@@ -171,7 +172,7 @@ class AsyncSpeechPool:
         Raises:
             SpeechPoolError: Its kinds; see `speechpool.errors`.
         """
-        return await synthesize(TaskCore(self._for(voice), voice, priority=priority, bounded=False), text)
+        return await synthesize(TaskCore(self._hosted(), voice, priority=priority, bounded=False), text)
 
     def stream(self, text: Text, voice: Voice, *, priority: Priority = "interactive") -> SpeechStream:
         """Return a stream of audio for a text, or for its pieces as they come; see `SpeechStream`.
@@ -179,7 +180,7 @@ class AsyncSpeechPool:
         Raises:
             InvalidText: A text given whole breaks a rule.
         """
-        return SpeechStream(self._for(voice), voice, text, priority=priority)
+        return SpeechStream(self._hosted(), voice, text, priority=priority)
 
     def task(self, voice: Voice, *, sink: Sink | None = None, priority: Priority = "interactive") -> SpeechTask:
         """Return a task to control by hand; see `SpeechTask`.
@@ -187,7 +188,7 @@ class AsyncSpeechPool:
         A sink gets each piece of audio as `bytes` and every other event as it is, by a plain call on the event loop: it
         must return soon. What it raises ends the task, and reaches whoever waits for it.
         """
-        return SpeechTask(self._for(voice), voice, priority=priority, sink=sink, wrap=sink is None)
+        return SpeechTask(self._hosted(), voice, priority=priority, sink=sink, wrap=sink is None)
 
     def borrow(self, *, timeout: float | None = None, priority: Priority = "interactive") -> SpeechLease:
         """Return a lease to enter with `async with`; see `SpeechLease`.
@@ -243,13 +244,3 @@ class AsyncSpeechPool:
 
     def _not_open(self) -> PoolClosed:
         return PoolClosed(f"pool {self.name!r} is not open; enter it with `async with`.")
-
-    def _for(self, voice: Voice) -> TaskHost:
-        host = self._hosted()
-        dialect = self._dialect
-        if self._voice is not None and dialect.sharing(voice) != dialect.sharing(self._voice):
-            raise SettingsError(
-                f"the connections of pool {self.name!r} serve {self._voice.voice!r} only, not {voice.voice!r}; "
-                "make a pool for each voice."
-            )
-        return host

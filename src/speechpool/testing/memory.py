@@ -236,7 +236,10 @@ class MemoryListener:
             answer = Refusal(500, b"internal error")
         if not isinstance(answer, Accepted):
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            raise failures.refused(endpoint, answer.status, headers, answer.body, request.headers.values())
+            secrets = {word for value in request.headers.values() for word in (value, *value.split())}
+            raise failures.refused(
+                endpoint, answer.status, headers, answer.body, sorted(secrets, key=len, reverse=True)
+            )
         server = MemoryConnection(answer.owner, endpoint, self._max_message)
         client._peer, server._peer = server, client
         self._connections = {*self.connections, server}
