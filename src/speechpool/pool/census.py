@@ -48,7 +48,9 @@ class Census:
         "ceiling",
         "closing",
         "counters",
+        "fails",
         "floor",
+        "grows",
         "idle",
         "idle_limit",
         "max_size",
@@ -60,6 +62,7 @@ class Census:
         "stale",
         "twins",
         "twins_standing",
+        "waiting_limit",
         "wake",
     )
 
@@ -80,6 +83,8 @@ class Census:
         self.max_size = settings.max_size
         self.floor = settings.floor
         self.idle_limit = settings.idle_limit
+        self.waiting_limit = settings.waiting_limit
+        self.fails, self.grows = settings.overflow == "fail", settings.overflow == "grow"
         self._leak_after = math.inf if settings.leak_after is None else settings.leak_after
         self.ceiling = max(self.max_size, self.total)
 

@@ -168,7 +168,8 @@ class Core(Census):
             slot = self.take(now)
             waiter.slot, waiter.use = slot, slot.use
             return [*actions, HandOver(waiter, slot)]
-        self.pace.hurry()  # whoever is turned away in an outage wants its end, too
+        if now < self.pace.dial_after:
+            self.pace.hurry()  # whoever is turned away in an outage wants its end, too
         refusal = self._refusal(waiter, now)
         if refusal is not None:
             return [*actions, Fail(waiter, refusal), *self._refill(now)]
@@ -201,15 +202,13 @@ class Core(Census):
         if self.pace.down and (waiter.fresh or not self.borrowed) and (self.opening or now < self.pace.dial_after):
             self.counters.down += 1
             return Refusal.DOWN
-        if waiter.rank != FRONT and (self.line.size >= self.settings.waiting_limit or self._hopeless(waiter)):
+        if waiter.rank != FRONT and (self.line.size >= self.waiting_limit or (self.fails and self._hopeless(waiter))):
             self.counters.full += 1
             return Refusal.FULL
         return None
 
     def _hopeless(self, waiter: Waiter) -> bool:
         """Whether, under `overflow="fail"`, no dial can serve one more waiter."""
-        if self.settings.overflow != "fail":
-            return False
         room = self.max_size - self.standing + (len(self.idle) if waiter.fresh else 0)
         return self.line.size >= self.opening + room
 
@@ -264,10 +263,18 @@ class Core(Census):
         reason = self._unwanted(slot, now)
         if reason is not None:
             return [self._close(slot, reason, now), *self._refill(now)]
-        if self.line.size:
-            waiter = self.line.first(slot.serial)
+        line = self.line
+        if line.size:
+            waiter = line.first(slot.serial)
             if waiter is not None:
-                self._give(waiter, slot, now, dialled=dialled)
+                line.leave(waiter)
+                self._lend(slot, now)
+                waiter.slot, waiter.use = slot, slot.use
+                if dialled:
+                    waiter.reused = False
+                    waiter.connect_time = now - max(waiter.since, slot.dialled_at)
+                else:
+                    self.counters.reused += 1
                 return [HandOver(waiter, slot)]
         if slot.overflow or len(self.idle) >= self.idle_limit or self.phase is not Phase.RUNNING:
             reason = "overflow" if slot.overflow else "surplus" if self.phase is Phase.RUNNING else "drained"
@@ -289,21 +296,11 @@ class Core(Census):
         if self.phase is Phase.CLOSED:
             return "closed"
         # Who needs a fresh connection and came first must not starve behind those whom this one serves.
-        if self.line.size and self._missing_room(now) > 0:
+        if self.line.fresh and self._missing_room(now) > 0:
             first = self.line.first()
             if first is not None and first.fresh and first.serial > slot.serial:
                 return "made_room"
         return None
-
-    def _give(self, waiter: Waiter, slot: Slot, now: float, *, dialled: bool) -> None:
-        self.line.leave(waiter)
-        self._lend(slot, now)
-        waiter.slot, waiter.use = slot, slot.use
-        waiter.reused = not dialled
-        if dialled:
-            waiter.connect_time = now - max(waiter.since, slot.dialled_at)
-        else:
-            self.counters.reused += 1
 
     # Opening connections
 
@@ -373,6 +370,8 @@ class Core(Census):
             return _NOTHING
         actions = self._turn_away(now) if self.pace.down and self.line.size else []
         waiting = self.line.size
+        if not (self.grows or self.stale or self.line.fresh) and self.total >= self.max_size:
+            return actions
         # A dial under way serves one waiter, whoever that will be; so a cancelled and repeated borrow dials once.
         wanted = max(self._lacking, waiting - self.opening)
         if wanted <= 0 and not self.stale:
@@ -386,7 +385,7 @@ class Core(Census):
         while wanted > 0 and self.opening < limit and self.total < self.max_size and self._may_dial():
             actions.append(self._dial(now))
             wanted -= 1
-        if self.settings.overflow == "grow":
+        if self.grows:
             while waiting > self.opening and self.opening < limit and self._may_dial():
                 actions.append(self._dial(now, overflow=True))
         if self.stale and wanted <= 0:
@@ -421,7 +420,7 @@ class Core(Census):
 
     def _missing_room(self, now: float) -> int:
         """How many idle connections stand in the way of waiters that need a fresh one."""
-        if now < self.pace.dial_after or self.settings.overflow == "grow":
+        if now < self.pace.dial_after or self.grows:
             return 0  # no dial would follow, or it needs no room
         leaving = self.closing - self.overflow_closing - (self.twins - self.twins_standing)
         return self.line.fresh - self.opening - leaving - max(0, self.max_size - self.total)

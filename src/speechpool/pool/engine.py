@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import os
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -90,7 +91,8 @@ class Engine:
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._now = loop.time
+        # What asyncio's own loops call, without the call in between.
+        self._now = time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
         self._thread = get_ident()
         self._forks = _forks[0]
         self._jobs = Jobs(self._connector, self, loop, self.name, self._connect_timeout)

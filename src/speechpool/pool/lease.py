@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from speechpool.errors import LeaseError
 
 from .slot import Slot
-from .waiting import Waiter
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -57,15 +56,17 @@ class Lease(Generic[C]):
         "waited",
     )
 
-    def __init__(self, pool: Pool[C], slot: Slot) -> None:
+    def __init__(
+        self, pool: Pool[C], slot: Slot, *, reused: bool = True, waited: float = 0.0, connect_time: float = 0.0
+    ) -> None:
         self._pool = pool
         self._state = _HELD
         self._slot = slot
         self._use = slot.use
         self._connection: C = slot.connection
-        self.reused = True
-        self.waited = 0.0
-        self.connect_time = 0.0
+        self.reused = reused
+        self.waited = waited
+        self.connect_time = connect_time
 
     def __repr__(self) -> str:
         return f"<Lease {self._state.value} of pool {self._pool.name!r}>"
@@ -141,19 +142,14 @@ class Lease(Generic[C]):
         if self._state is _HELD:
             self._state = _EMPTY
             self._pool._take_back(self._slot, self._use, healthy=False, reason=reason)
-        waiter = await self._pool._wait(self._pool._front(timeout, deadline, fresh=fresh))
+        waiter = self._pool._front(timeout, deadline, fresh=fresh)
+        slot = await self._pool._wait(waiter)
         if self._state is _OVER:  # returned by another task meanwhile
             self._pool._cancel(waiter)
             raise LeaseError(f"the lease of pool {self._pool.name!r} was returned while it was renewed.")
-        self._adopt(waiter)
-
-    def _adopt(self, waiter: Waiter) -> None:
-        """Take what a waiter was given."""
-        slot = waiter.slot
-        assert slot is not None  # noqa: S101  # the waiter was served
         self._state = _HELD
         self._slot = slot
-        self._use = waiter.use
+        self._use = slot.use
         self._connection = slot.connection
         self.reused = waiter.reused
         self.waited = self._pool._now() - waiter.since

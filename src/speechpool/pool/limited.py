@@ -142,7 +142,7 @@ class LimitedCore(Core):
     def _hopeless(self, waiter: Waiter) -> bool:
         if super()._hopeless(waiter):
             return True
-        return self.settings.overflow == "fail" and self.line.size >= self.opening + self.places.reach
+        return self.line.size >= self.opening + self.places.reach
 
     def _place(self, slot: Slot, now: float, *, dialled: bool) -> list[Action]:
         actions = super()._place(slot, now, dialled=dialled)

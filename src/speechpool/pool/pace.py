@@ -33,7 +33,8 @@ class Pace:
         round: How many failures there were; dials of one round began with the same number.
         doubtful: Connections open, but did not last the last time.
         proof_at: When one that has opened since will have lasted long enough.
-        breaker: Whether the endpoint is away.
+        breaker: Knows whether the endpoint is away.
+        down: What it says; a copy, because every borrower asks.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Pace:
         "breaker",
         "dial_after",
         "doubtful",
+        "down",
         "error",
         "error_at",
         "proof_at",
@@ -57,6 +59,7 @@ class Pace:
         self._cap = settings.open_backoff_cap
         self._idle_cap = settings.open_backoff_idle_cap
         self.breaker = Breaker(settings.outage_after)
+        self.down = False
         self._since = self._not_before = self.dial_after = -math.inf
         self.error: BaseException | None = None
         self.error_at = -math.inf
@@ -65,14 +68,9 @@ class Pace:
         self.doubtful = False
         self.proof_at = math.inf
 
-    @property
-    def down(self) -> bool:
-        """The endpoint is away."""
-        return self.breaker.open
-
     def dials(self, most: int) -> int:
         """Return how many dials may run at once, of `most`: in an outage one, which has to prove itself first."""
-        if not self.breaker.open:
+        if not self.down:
             return most
         return 0 if self.proof_at < math.inf else 1
 
@@ -101,6 +99,7 @@ class Pace:
         self.error, self.error_at = error, now
         if not pause:  # a server that asks to wait is there
             self.breaker.failed(slot.dialled_at, now, last_hope=last_hope)
+            self.down = self.breaker.open
         self.refused = error if permanent else None
         # What opens after a dial that failed is another story than what opened before.
         self.doubtful = False
@@ -135,6 +134,7 @@ class Pace:
     def proved(self, now: float) -> None:
         """Go on: all is well."""
         self.breaker.succeeded(now)
+        self.down = False
         self._backoff.reset()
         self.error = self.refused = None
         self.dial_after = self._not_before = -math.inf

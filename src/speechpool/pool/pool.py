@@ -243,10 +243,11 @@ class Pool(Engine, Generic[C]):
         if not self._here():
             raise self._wrong_loop()
         now = self._now()
-        if not self._find_idle(now):
-            return None
+        return self._take(now, 3 + skip) if self._find_idle(now) else None
+
+    def _take(self, now: float, skip: int) -> Lease[C]:
         slot = self._core.take(now)
-        slot.note = stacks.capture(2 + skip)
+        slot.note = stacks.capture(skip)
         self._settle(now)
         return Lease(self, slot)
 
@@ -280,18 +281,16 @@ class Pool(Engine, Generic[C]):
         rank = _RANKS.get(priority)
         if rank is None:
             raise SettingsError(f"priority = {priority!r} is unknown; choose one of {', '.join(map(repr, _RANKS))}.")
-        if not fresh:
-            lease = self.try_borrow(skip=1)
-            if lease is not None:
-                return lease
-        self._check_loop()
-        waiter = await self._wait(self._waiter(timeout, deadline, rank, fresh=fresh))
-        slot = waiter.slot
-        assert slot is not None  # noqa: S101  # _wait returns served ones
-        lease = Lease(self, slot)
-        lease._adopt(waiter)
+        if not self._here():
+            raise self._wrong_loop()
+        now = self._now()
+        if not fresh and self._find_idle(now):
+            return self._take(now, 3)
+        waiter = self._waiter(now, timeout, deadline, rank, fresh=fresh)
+        slot = await self._wait(waiter)
         slot.note = stacks.capture(2)
-        return lease
+        waited = self._now() - waiter.since
+        return Lease(self, slot, reused=waiter.reused, waited=waited, connect_time=waiter.connect_time)
 
     def return_(self, lease: Lease[C], healthy: bool = True, reason: str = "unhealthy") -> None:
         """Take back a lease; the same as `lease.return_`, for those who hold both.
@@ -320,22 +319,24 @@ class Pool(Engine, Generic[C]):
             self._perform(core.lost(slot, now), now)
         return False
 
-    def _waiter(self, timeout: float | Unset | None, deadline: float | None, rank: int, *, fresh: bool) -> Waiter:
+    def _waiter(
+        self, now: float, timeout: float | Unset | None, deadline: float | None, rank: int, *, fresh: bool
+    ) -> Waiter:
         assert self._loop is not None  # noqa: S101  # the caller has checked the loop
-        now = self._now()
-        limit = self.settings.borrow_timeout if isinstance(timeout, Unset) else timeout
+        limit = self._core.settings.borrow_timeout if timeout is UNSET else timeout
         end = math.inf if limit is None else now + limit
         if deadline is not None:
             end = min(end, deadline)
         return Waiter(now, end, rank=rank, fresh=fresh, future=self._loop.create_future())
 
     def _front(self, timeout: float | Unset | None, deadline: float | None, *, fresh: bool) -> Waiter:
+        now = self._now()
         if not fresh:
-            self._find_idle(self._now())
-        return self._waiter(timeout, deadline, FRONT, fresh=fresh)
+            self._find_idle(now)
+        return self._waiter(now, timeout, deadline, FRONT, fresh=fresh)
 
-    async def _wait(self, waiter: Waiter) -> Waiter:
-        """Return the waiter when it was served, or its successor."""
+    async def _wait(self, waiter: Waiter) -> Slot:
+        """Return the connection that the waiter was given; the waiter knows the circumstances."""
         while True:
             now = self._now()
             self._perform(self._core.borrow(waiter, now), now)
@@ -350,17 +351,13 @@ class Pool(Engine, Generic[C]):
                 raise self._refusal(reason, self._now() - waiter.since)
             slot = waiter.slot
             assert slot is not None  # noqa: S101  # a waiter without a reason to fail was served
-            if self._still_good(slot):
-                return waiter
+            if not slot.dead and self._jobs.usable(slot.connection):
+                return slot
             # It ended between the hand-over and this line. The borrower keeps its place
             # (tests/pool/test_engine.py::test_t16_a_connection_lost_on_the_way_costs_no_place).
             self._take_back(slot, waiter.use, healthy=False, reason="lost")
-            waiter = self._successor(waiter)
-
-    def _successor(self, waiter: Waiter) -> Waiter:
-        assert self._loop is not None  # noqa: S101  # the waiter came through here before
-        future = self._loop.create_future()
-        return Waiter(waiter.since, waiter.deadline, rank=FRONT, fresh=waiter.fresh, future=future)
+            assert self._loop is not None  # noqa: S101  # the waiter came through here before
+            waiter.begin_again(self._loop.create_future())
 
     def _still_good(self, slot: Slot) -> bool:
         return not slot.dead and self._now() < slot.expires and self._jobs.usable(slot.connection)

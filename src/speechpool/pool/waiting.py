@@ -38,6 +38,7 @@ class Waiter:
         slot: What it was given.
         use: The number of that hand-over.
         reused: The connection was open before it was handed over, so no dial was waited for.
+        lane: Where it stands in a `WaitingLine`: there is one for each rank, twice.
         connect_time: Seconds that the connection's dial ran after the borrow began; 0 on reuse.
         future: The engine's own; the core never looks at it.
     """
@@ -47,6 +48,7 @@ class Waiter:
         "deadline",
         "fresh",
         "future",
+        "lane",
         "order",
         "rank",
         "reused",
@@ -69,12 +71,21 @@ class Waiter:
         self.deadline = deadline
         self.rank = rank
         self.fresh = fresh
+        self.lane = 2 * rank + fresh
         self.serial = 0
         self.order = (since, 0)
         self.slot: Slot | None = None
         self.use = 0
         self.reused = True
         self.connect_time = 0.0
+        self.future = future
+
+    def begin_again(self, future: Any) -> None:
+        """Give up what it was given, and wait once more, ahead of everybody."""
+        self.rank = FRONT
+        self.lane = 2 * FRONT + self.fresh
+        self.slot = None
+        self.reused, self.connect_time = True, 0.0
         self.future = future
 
     def stand(self, serial: int) -> None:
@@ -88,44 +99,50 @@ class WaitingLine:
     """All waiters. First come, first served within a rank; joining, leaving and looking at the first cost O(1).
 
     There is one lane for each rank, twice: those who need a fresh connection may have to be passed by.
+
+    Attributes:
+        size: How many wait.
+        fresh: How many of them need a fresh connection.
     """
 
-    __slots__ = ("_deadlines", "_lanes", "size")
+    __slots__ = ("_deadlines", "_lanes", "_usual", "fresh", "size")
 
     def __init__(self) -> None:
         self._lanes: tuple[OrderedDict[Waiter, None], ...] = tuple(OrderedDict() for _ in range(6))
+        self._usual = self._lanes[2 * INTERACTIVE]
         self._deadlines: list[tuple[float, int, Waiter]] = []
-        self.size = 0
+        self.size = self.fresh = 0
 
     def __iter__(self) -> Iterator[Waiter]:
         for lane in self._lanes:
             yield from lane
 
-    def _lane(self, waiter: Waiter) -> OrderedDict[Waiter, None]:
-        return self._lanes[2 * waiter.rank + waiter.fresh]
-
     def join(self, waiter: Waiter) -> None:
         """Let a waiter stand in line; it has its `order` already."""
-        self._lane(waiter)[waiter] = None
+        self._lanes[waiter.lane][waiter] = None
         self.size += 1
+        self.fresh += waiter.fresh
         if waiter.deadline < math.inf:
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.serial, waiter))
 
     def leave(self, waiter: Waiter) -> bool:
         """Let a waiter go, and say whether it stood in line."""
-        lane = self._lane(waiter)
+        lane = self._lanes[waiter.lane]
         if waiter not in lane:
             return False
         del lane[waiter]
         self.size -= 1
+        self.fresh -= waiter.fresh
         # A deadline that is not needed any more stays in the heap until it comes up or until too many do.
         if len(self._deadlines) > 2 * self.size + _SLACK:
-            self._deadlines = [entry for entry in self._deadlines if entry[2] in self._lane(entry[2])]
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self._lanes[entry[2].lane]]
             heapq.heapify(self._deadlines)
         return True
 
     def first(self, serial: int = NEWEST) -> Waiter | None:
         """Return the first waiter that may use a connection with this serial."""
+        if len(self._usual) == self.size:
+            return next(iter(self._usual), None)
         best: Waiter | None = None
         for lane in self._lanes:
             if lane:
@@ -140,11 +157,6 @@ class WaitingLine:
         lanes = [[waiter.order for waiter in islice(lane, stop)] for lane in self._lanes if lane]
         orders = lanes[0] if len(lanes) == 1 else heapq.merge(*lanes)
         return tuple(arrival for arrival, _ in islice(orders, start, stop))
-
-    @property
-    def fresh(self) -> int:
-        """How many need a fresh connection."""
-        return len(self._lanes[1]) + len(self._lanes[3]) + len(self._lanes[5])
 
     @property
     def oldest_since(self) -> float:
