@@ -699,13 +699,23 @@ def test_t50_lost_and_returned_at_the_same_time():
     run(main())
 
 
-def test_t52_a_lease_held_too_long_is_reported_once_with_who_borrowed_it(caplog):
+@pytest.mark.parametrize("way", ["idle", "waiting", "renewed"])
+def test_t52_a_lease_held_too_long_is_reported_once_with_who_borrowed_it(caplog, way):
     async def a_forgetful_borrower(pool):
+        if way == "renewed":
+            lease = await pool.borrow()
+            await lease.renew(reason="worn out")
+            return lease
         return await pool.borrow()
 
     async def main():
         pool, _ = await open_pool(max_size=1, leak_after=30.0)
-        lease = await a_forgetful_borrower(pool)
+        before = await pool.borrow() if way == "waiting" else None
+        borrowing = asyncio.create_task(a_forgetful_borrower(pool))
+        await asyncio.sleep(1)
+        if before is not None:
+            before.return_()
+        lease = await borrowing
         await asyncio.sleep(300)
         lease.return_()
         lease = await pool.borrow()
@@ -717,7 +727,7 @@ def test_t52_a_lease_held_too_long_is_reported_once_with_who_borrowed_it(caplog)
     reports = [record.getMessage() for record in caplog.records if "leak_after" in record.getMessage()]
     assert len(reports) == 1
     assert "a_forgetful_borrower" in reports[0]
-    assert "return await pool.borrow()" in reports[0]
+    assert ("await lease.renew" if way == "renewed" else "return await pool.borrow()") in reports[0]
 
 
 def test_t52_a_lease_that_is_dropped_comes_back_with_a_report(caplog):

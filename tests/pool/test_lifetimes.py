@@ -264,6 +264,22 @@ def test_a_server_that_ends_connections_by_age_shortens_their_life():
     run(main())
 
 
+def test_a_lease_that_is_kept_through_a_pause_teaches_nothing_about_the_age():
+    async def main():
+        server = Server(dial_time=0.1, idle=60.0)
+        pool = await pool_on(server, max_size=2, profile=LifetimeProfile(), leak_after=10_000.0)
+        for _ in range(4):
+            lease = await pool.borrow()
+            await asyncio.sleep(61)  # the server ends it: it has heard nothing for too long
+            assert not lease.usable
+            await asyncio.sleep(600)  # noticed long after
+            lease.return_()
+        assert pool.stats.age_limit is None
+        await pool.close()
+
+    run(main())
+
+
 def test_what_its_owner_has_set_is_never_exceeded():
     async def main():
         server = Server()

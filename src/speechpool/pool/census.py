@@ -35,6 +35,7 @@ class Census:
         overflow_closing: Those of them that close.
         twins: Connections that exist beside the one that replaces them.
         twins_standing: Those of them that neither close nor have a replacement that does.
+        total: Connections that count towards `max_size`.
         stale: Idle connections that are due and not replaced yet, with since when they were idle.
         counters: What happened so far.
         settings: Sizes and times.
@@ -60,6 +61,7 @@ class Census:
         "settings",
         "slots",
         "stale",
+        "total",
         "twins",
         "twins_standing",
         "waiting_limit",
@@ -71,7 +73,7 @@ class Census:
         self.idle: list[Slot] = []
         self.stale: dict[Slot, float] = {}
         self.opening = self.borrowed = self.closing = self.overflow = self.overflow_closing = 0
-        self.twins = self.twins_standing = 0
+        self.total = self.twins = self.twins_standing = 0
         self.counters = Counters()
         self.wake = math.inf
         self.ceiling = 0
@@ -89,11 +91,6 @@ class Census:
         self.ceiling = max(self.max_size, self.total)
 
     @property
-    def total(self) -> int:
-        """Connections that count towards `max_size`."""
-        return len(self.slots) - self.overflow - self.twins
-
-    @property
     def standing(self) -> int:
         """Those of them that do not close: idle, borrowed or opening."""
         return len(self.slots) - self.overflow - self.closing + self.overflow_closing - self.twins_standing
@@ -107,11 +104,13 @@ class Census:
             slot.partner, replaced.partner = replaced, slot
             self.twins += 1
             self.twins_standing += 1
+        self._count()
         self.wake = min(self.wake, slot.due)
 
     def _lend(self, slot: Slot, now: float) -> None:
         slot.state = _BORROWED
         slot.lent = True
+        slot.lent_at = now
         slot.use += 1
         slot.due = due = now + self._leak_after
         if due < self.wake:  # noqa: PLR1730  # a call of min() costs more than all of this, at every borrow
@@ -147,7 +146,11 @@ class Census:
         del self.slots[slot]
         self.stale.pop(slot, None)
         self.overflow -= slot.overflow
+        self._count()
         self.ceiling = max(self.max_size, min(self.ceiling, self.total))
+
+    def _count(self) -> None:
+        self.total = len(self.slots) - self.overflow - self.twins
 
     def _part(self, slot: Slot, partner: Slot) -> None:
         self.twins -= 1

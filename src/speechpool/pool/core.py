@@ -63,6 +63,9 @@ class Phase(enum.Enum):
     CLOSED = "closed"
 
 
+_RUNNING = Phase.RUNNING
+
+
 class Core(Census):
     """Slots, waiters, and the rules between them.
 
@@ -162,8 +165,7 @@ class Core(Census):
         A waiter of rank FRONT has had a connection already: neither a full queue nor a drain turns it away.
         """
         actions = self.tick(now) if now >= self.wake else _NOTHING
-        self._serial += 1
-        waiter.stand(self._serial)
+        self._serial = waiter.serial = self._serial + 1
         if self.idle and not waiter.fresh:
             slot = self.take(now)
             waiter.slot, waiter.use = slot, slot.use
@@ -174,8 +176,11 @@ class Core(Census):
         if refusal is not None:
             return [*actions, Fail(waiter, refusal), *self._refill(now)]
         self.line.join(waiter)
-        self.wake = min(self.wake, waiter.deadline)
-        return actions + self._refill(now)
+        if waiter.deadline < self.wake:  # noqa: PLR1730  # as in `_place`
+            self.wake = waiter.deadline
+        if self.total < self.max_size or waiter.fresh or self.grows:
+            return actions + self._refill(now)
+        return actions  # a full pool has nothing to dial
 
     def take(self, now: float) -> Slot:
         """Lend the idle connection that was used last.
@@ -190,7 +195,7 @@ class Core(Census):
 
     def _refusal(self, waiter: Waiter, now: float) -> Refusal | None:
         """Say why a waiter that finds nothing must not stand in line."""
-        if self.phase is Phase.CLOSED or (self.phase is not Phase.RUNNING and waiter.rank != FRONT):
+        if self.phase is not _RUNNING and (self.phase is Phase.CLOSED or waiter.rank != FRONT):
             return Refusal.CLOSED
         if waiter.deadline <= now:
             self.counters.timeouts += 1
@@ -199,7 +204,7 @@ class Core(Census):
         if self.pace.refused is not None and (waiter.fresh or not self.borrowed):
             self.counters.refused += 1
             return Refusal.REFUSED
-        if self.pace.down and (waiter.fresh or not self.borrowed) and (self.opening or now < self.pace.dial_after):
+        if (waiter.fresh or not self.borrowed) and self.pace.down and (self.opening or now < self.pace.dial_after):
             self.counters.down += 1
             return Refusal.DOWN
         if waiter.rank != FRONT and (self.line.size >= self.waiting_limit or (self.fails and self._hopeless(waiter))):
@@ -223,7 +228,7 @@ class Core(Census):
         return _NOTHING
 
     def returned(
-        self, slot: Slot, use: int, now: float, *, healthy: bool = True, reason: str = "unhealthy", used: bool = True
+        self, slot: Slot, use: int, now: float, healthy: bool = True, reason: str = "unhealthy", *, used: bool = True
     ) -> list[Action]:
         """Take back a connection.
 
@@ -241,8 +246,21 @@ class Core(Census):
         if not slot.lent or slot.use != use:
             self.counters.double_returns += 1
             return [Report(slot, "returned twice")]
+        counters = self.counters
+        counters.returned += 1
+        if healthy and self.line.size and slot.state is _BORROWED and not (slot.dead or self.pace.doubtful):
+            waiter = None if self._unwanted(slot, now) else self.line.serve(slot.serial)
+            if waiter is not None:  # from hand to hand: it stays borrowed
+                counters.borrowed += 1
+                counters.reused += 1
+                waiter.slot = slot
+                waiter.use = slot.use = use + 1
+                slot.lent_at = now
+                slot.due = due = now + self._leak_after
+                if due < self.wake:  # noqa: PLR1730  # as in `_place`; the last borrower may have been overdue
+                    self.wake = due
+                return [HandOver(waiter, slot)]
         slot.lent = False
-        self.counters.returned += 1
         if slot.state is not _BORROWED:
             return _NOTHING  # abort_borrowed has dropped it meanwhile
         self.borrowed -= 1
@@ -265,9 +283,8 @@ class Core(Census):
             return [self._close(slot, reason, now), *self._refill(now)]
         line = self.line
         if line.size:
-            waiter = line.first(slot.serial)
+            waiter = line.serve(slot.serial)
             if waiter is not None:
-                line.leave(waiter)
                 self._lend(slot, now)
                 waiter.slot, waiter.use = slot, slot.use
                 if dialled:
@@ -291,9 +308,9 @@ class Core(Census):
         """Say why an open connection must not be lent again, whoever waits."""
         if now >= slot.expires:
             return "lifetime"
-        if len(self.slots) > self.max_size and self.standing > self.max_size and not slot.overflow:
+        if self.total > self.max_size and self.standing > self.max_size and not slot.overflow:
             return "resized"
-        if self.phase is Phase.CLOSED:
+        if self.phase is not _RUNNING and self.phase is Phase.CLOSED:
             return "closed"
         # Who needs a fresh connection and came first must not starve behind those whom this one serves.
         if self.line.fresh and self._missing_room(now) > 0:
@@ -463,11 +480,12 @@ class Core(Census):
 
     def _mourn(self, slot: Slot, now: float) -> None:
         """Learn from the end that the server made of a connection, which is not counted any more."""
+        ended = slot.lost_at if slot.state is _BORROWED else now
         last_hope = not self.idle and not self.borrowed
-        if self.pace.died(slot, now, awaited=self.line.size > 0, last_hope=last_hope):
+        if self.pace.died(slot, ended, now, awaited=self.line.size > 0, last_hope=last_hope):
             return
         longest = slot.state is _IDLE and (not self.idle or slot.idle_since <= self.idle[0].idle_since)
-        if self.lifetimes.ended(slot, now, longest=longest):
+        if self.lifetimes.ended(slot, ended, longest=longest):
             self._revise(now)
 
     # Ends
@@ -478,8 +496,9 @@ class Core(Census):
             self.idle.remove(slot)
             self._mourn(slot, now)
             return [self._close(slot, "lost", now), *self._refill(now)]
-        if slot.state is _BORROWED or slot.state is _OPENING:
+        if (slot.state is _BORROWED or slot.state is _OPENING) and not slot.dead:
             slot.dead = True  # the borrower keeps it until its return
+            slot.lost_at = now
         return _NOTHING
 
     def closed(self, slot: Slot, now: float) -> list[Action]:

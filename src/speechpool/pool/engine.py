@@ -76,7 +76,7 @@ class Engine:
             else LimitedCore(settings, backoff, places=self._places, connect_timeout=connect_timeout, profile=profile)
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
+        self._thread = 0  # nobody's
         self._forks = 0
         self._now: Callable[[], float] = _never
         self._timer: asyncio.TimerHandle | None = None
@@ -94,6 +94,8 @@ class Engine:
         # What asyncio's own loops call, without the call in between.
         self._now = time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
         self._thread = get_ident()
+        self._running = loop.is_running
+        self._new_future = loop.create_future
         self._forks = _forks[0]
         self._jobs = Jobs(self._connector, self, loop, self.name, self._connect_timeout)
         if self._places is not None:
@@ -130,17 +132,19 @@ class Engine:
     # Doing what the core decides
 
     def _perform(self, actions: list[Action], now: float) -> None:
-        if actions:
-            for action in actions:
+        for action in actions:
+            if type(action) is not HandOver:
                 self._do(action, now)
-        self._settle(now)
-
-    def _settle(self, now: float) -> None:
-        """Let timers, listeners and watchers follow the state."""
+            elif action.waiter.future.cancelled():
+                # Its task was cancelled and has not run since; the next one is served in this very turn.
+                self._cancel(action.waiter)
+            else:
+                action.waiter.future.set_result(None)
+        # Timers, listeners and watchers follow the state.
         core = self._core
         if core.wake < self._armed:
             self._arm()
-        if core.borrowed != self._told[0] and self._on_borrowed is not None:
+        if self._on_borrowed is not None and core.borrowed != self._told[0]:
             self._tell(now)
         if self._watchers:
             for watcher in self._watchers:
@@ -148,12 +152,6 @@ class Engine:
 
     def _do(self, action: Action, now: float) -> None:
         match action:
-            case HandOver(waiter, _):
-                if waiter.future.cancelled():
-                    # Its task was cancelled and has not run since; the next one is served in this very turn.
-                    self._cancel(waiter)
-                else:
-                    waiter.future.set_result(None)
             case Fail(waiter, reason):
                 # A result and no exception: nobody would retrieve it from a future whose task was cancelled.
                 if not waiter.future.done():
@@ -168,10 +166,11 @@ class Engine:
                 self._jobs.abandon(slot)
             case Overdue(slot):
                 logger.warning(
-                    "pool %r: a connection has been borrowed for %g s (leak_after), %s",
+                    "pool %r: a connection has been borrowed for %g s (leak_after), %s\n%s",
                     self.name,
                     self.settings.leak_after,
                     _borrower(slot),
+                    self._holder(slot),
                 )
             case Report(slot, problem):
                 self._report(slot, problem)
@@ -186,6 +185,10 @@ class Engine:
                 problem,
                 _borrower(slot),
             )
+
+    def _holder(self, slot: Slot) -> str:
+        assert self._loop is not None  # noqa: S101  # the core runs on it
+        return "" if slot.note is None else stacks.holders(slot.note, self._loop)
 
     def _tell(self, now: float) -> None:
         """Say how many are borrowed. A listener that fails changes nothing."""
@@ -211,7 +214,7 @@ class Engine:
         now = self._now()
         if healthy and not self._jobs.usable(slot.connection):
             healthy, reason = False, "unusable"
-        self._perform(self._core.returned(slot, use, now, healthy=healthy, reason=reason), now)
+        self._perform(self._core.returned(slot, use, now, healthy, reason), now)
 
     def _cancel(self, waiter: Waiter) -> None:
         now = self._now()
@@ -317,8 +320,7 @@ class Engine:
 
     def _here(self) -> bool:
         # Not get_running_loop(): before Python 3.12 it asks the kernel for the process id, at every borrow and return.
-        loop = self._loop
-        return loop is not None and get_ident() == self._thread and loop.is_running() and self._forks == _forks[0]
+        return get_ident() == self._thread and self._running() and self._forks == _forks[0]
 
     def _gone(self) -> bool:
         """Whether nothing can be done for the connections any more."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from speechpool.errors import LeaseError
 
 from .slot import Slot
+from .waiting import FRONT
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -57,7 +58,7 @@ class Lease(Generic[C]):
     )
 
     def __init__(
-        self, pool: Pool[C], slot: Slot, *, reused: bool = True, waited: float = 0.0, connect_time: float = 0.0
+        self, pool: Pool[C], slot: Slot, reused: bool = True, waited: float = 0.0, connect_time: float = 0.0
     ) -> None:
         self._pool = pool
         self._state = _HELD
@@ -142,18 +143,18 @@ class Lease(Generic[C]):
         if self._state is _HELD:
             self._state = _EMPTY
             self._pool._take_back(self._slot, self._use, healthy=False, reason=reason)
-        waiter = self._pool._front(timeout, deadline, fresh=fresh)
-        slot = await self._pool._wait(waiter)
+        new = await self._pool.borrow(
+            timeout=timeout,
+            deadline=deadline,
+            priority=FRONT,  # type: ignore[arg-type]  # ahead of every priority of a user
+            fresh=fresh,
+        )
         if self._state is _OVER:  # returned by another task meanwhile
-            self._pool._cancel(waiter)
+            new.return_()
             raise LeaseError(f"the lease of pool {self._pool.name!r} was returned while it was renewed.")
-        self._state = _HELD
-        self._slot = slot
-        self._use = slot.use
-        self._connection = slot.connection
-        self.reused = waiter.reused
-        self.waited = self._pool._now() - waiter.since
-        self.connect_time = waiter.connect_time
+        new._state = _OVER
+        self._state, self._slot, self._use, self._connection = _HELD, new._slot, new._use, new._connection
+        self.reused, self.waited, self.connect_time = new.reused, new.waited, new.connect_time
 
     def __del__(self) -> None:
         # Never returns it quietly: who knows what its borrower was doing when it vanished.

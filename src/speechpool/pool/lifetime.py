@@ -130,22 +130,23 @@ class Lifetimes:
         """Return the same for one that became due because a limit was learned."""
         return now + LEAD * min(self.idle.seconds, self.age.seconds)
 
-    def ended(self, slot: Slot, now: float, *, longest: bool) -> bool:
+    def ended(self, slot: Slot, at: float, *, longest: bool) -> bool:
         """Learn that the server ended a connection; say whether the limits became shorter.
 
         Args:
             slot: Which one; still as it was before.
-            now: The time.
+            at: When.
             longest: It was idle, and no other one for longer: what ends idle connections takes that one first.
         """
-        idle_for = now - slot.idle_since if slot.state is SlotState.IDLE else 0.0
+        # Nobody knows what a borrower does: a lease may be kept for a conversation with long pauses.
+        idle_for = at - (slot.idle_since if slot.state is SlotState.IDLE else slot.lent_at)
         if slot is self.scout:
             self.scout = None
-            self._not_before = now + SCOUT_PAUSE * self.idle.seconds
-        shorter = longest and self.idle.ended(idle_for, now)
-        age = now - slot.opened_at
-        # One that was never used is as old as it was idle, and proves nothing about its age.
-        return (age > 2 * idle_for and self.age.ended(age, now)) or shorter
+            self._not_before = at + SCOUT_PAUSE * self.idle.seconds
+        shorter = longest and self.idle.ended(idle_for, at)
+        age = at - slot.opened_at
+        # One that was idle for most of its life proves nothing about its age.
+        return (age > 2 * idle_for and self.age.ended(age, at)) or shorter
 
     def send_scout(self, slot: Slot, now: float) -> bool:
         """Let an idle connection that is due stay beyond the limit, if there is a question and no other scout."""

@@ -154,6 +154,15 @@ class LimitedCore(Core):
             self._ask(now)  # one waiter fewer
         return actions
 
+    def returned(
+        self, slot: Slot, use: int, now: float, healthy: bool = True, reason: str = "unhealthy", *, used: bool = True
+    ) -> list[Action]:
+        """Take back a connection, and tell the limits where that leaves one waiter fewer."""
+        actions = super().returned(slot, use, now, healthy, reason, used=used)
+        if self.places.held_up:
+            self._ask(now)
+        return actions
+
     def _unwanted(self, slot: Slot, now: float) -> str | None:
         reason = super()._unwanted(slot, now)
         if reason is None and self.places.pressure < math.inf:

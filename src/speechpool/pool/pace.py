@@ -114,9 +114,9 @@ class Pace:
             self.dial_after = now + self._backoff.next(self._cap if awaited else self._idle_cap)
         self.dial_after = max(self.dial_after, self._not_before)
 
-    def died(self, slot: Slot, now: float, *, awaited: bool, last_hope: bool) -> bool:
+    def died(self, slot: Slot, ended: float, now: float, *, awaited: bool, last_hope: bool) -> bool:
         """Look at a connection that the server ended: at once, it counts as a failed dial. Say whether it does."""
-        age = now - slot.opened_at
+        age = ended - slot.opened_at
         if age >= SHORT_LIFE or slot.use > 1:
             return False
         error = ConnectionLost(f"the server ended a new connection after {age:.1f} s")

@@ -31,7 +31,8 @@ __all__ = ["Pool"]
 
 C = TypeVar("C")
 
-_RANKS: dict[str, int] = {"interactive": INTERACTIVE, "bulk": BULK}
+_RANKS: dict[object, int] = {"interactive": INTERACTIVE, "bulk": BULK, FRONT: FRONT}
+"""FRONT is what `Lease.renew` asks for; no priority of a user."""
 
 
 class Pool(Engine, Generic[C]):
@@ -248,7 +249,7 @@ class Pool(Engine, Generic[C]):
     def _take(self, now: float, skip: int) -> Lease[C]:
         slot = self._core.take(now)
         slot.note = stacks.capture(skip)
-        self._settle(now)
+        self._perform([], now)
         return Lease(self, slot)
 
     async def borrow(
@@ -280,17 +281,43 @@ class Pool(Engine, Generic[C]):
         """
         rank = _RANKS.get(priority)
         if rank is None:
-            raise SettingsError(f"priority = {priority!r} is unknown; choose one of {', '.join(map(repr, _RANKS))}.")
+            raise SettingsError(f"priority = {priority!r} is unknown; choose 'interactive' or 'bulk'.")
         if not self._here():
             raise self._wrong_loop()
         now = self._now()
-        if not fresh and self._find_idle(now):
+        core = self._core
+        if core.idle and not fresh and self._find_idle(now):
             return self._take(now, 3)
-        waiter = self._waiter(now, timeout, deadline, rank, fresh=fresh)
-        slot = await self._wait(waiter)
-        slot.note = stacks.capture(2)
-        waited = self._now() - waiter.since
-        return Lease(self, slot, reused=waiter.reused, waited=waited, connect_time=waiter.connect_time)
+        limit = core.settings.borrow_timeout if timeout is UNSET else timeout
+        end = math.inf if limit is None else now + limit
+        if deadline is not None and deadline < end:
+            end = deadline
+        waiter = Waiter(now, end, rank, fresh, self._new_future())
+        # All in this coroutine: another one around the wait would cost a tenth of a borrow.
+        while True:
+            if actions := core.borrow(waiter, now):
+                self._perform(actions, now)
+            elif core.wake < self._armed:
+                self._arm()
+            try:
+                reason = await waiter.future
+            except BaseException:
+                # The hand-over may have met the cancellation in one turn of the loop; then the connection goes on
+                # (tests/pool/test_cancellation.py::test_t02_cancelled_in_the_tick_of_the_hand_over).
+                self._cancel(waiter)
+                raise
+            now = self._now()
+            if reason is not None:
+                raise self._refusal(reason, now - waiter.since)
+            slot = waiter.slot
+            assert slot is not None  # noqa: S101  # a waiter without a reason to fail was served
+            if not slot.dead and self._jobs.usable(slot.connection):
+                slot.note = stacks.capture(2)
+                return Lease(self, slot, waiter.reused, now - waiter.since, waiter.connect_time)
+            # It ended between the hand-over and this line. The borrower keeps its place
+            # (tests/pool/test_engine.py::test_t16_a_connection_lost_on_the_way_costs_no_place).
+            self._take_back(slot, waiter.use, healthy=False, reason="lost")
+            waiter.begin_again(self._new_future())
 
     def return_(self, lease: Lease[C], healthy: bool = True, reason: str = "unhealthy") -> None:
         """Take back a lease; the same as `lease.return_`, for those who hold both.
@@ -318,46 +345,6 @@ class Pool(Engine, Generic[C]):
                 return True
             self._perform(core.lost(slot, now), now)
         return False
-
-    def _waiter(
-        self, now: float, timeout: float | Unset | None, deadline: float | None, rank: int, *, fresh: bool
-    ) -> Waiter:
-        assert self._loop is not None  # noqa: S101  # the caller has checked the loop
-        limit = self._core.settings.borrow_timeout if timeout is UNSET else timeout
-        end = math.inf if limit is None else now + limit
-        if deadline is not None:
-            end = min(end, deadline)
-        return Waiter(now, end, rank=rank, fresh=fresh, future=self._loop.create_future())
-
-    def _front(self, timeout: float | Unset | None, deadline: float | None, *, fresh: bool) -> Waiter:
-        now = self._now()
-        if not fresh:
-            self._find_idle(now)
-        return self._waiter(now, timeout, deadline, FRONT, fresh=fresh)
-
-    async def _wait(self, waiter: Waiter) -> Slot:
-        """Return the connection that the waiter was given; the waiter knows the circumstances."""
-        while True:
-            now = self._now()
-            self._perform(self._core.borrow(waiter, now), now)
-            try:
-                reason = await waiter.future
-            except BaseException:
-                # The hand-over may have met the cancellation in one turn of the loop; then the connection goes on
-                # (tests/pool/test_cancellation.py::test_t02_cancelled_in_the_tick_of_the_hand_over).
-                self._cancel(waiter)
-                raise
-            if reason is not None:
-                raise self._refusal(reason, self._now() - waiter.since)
-            slot = waiter.slot
-            assert slot is not None  # noqa: S101  # a waiter without a reason to fail was served
-            if not slot.dead and self._jobs.usable(slot.connection):
-                return slot
-            # It ended between the hand-over and this line. The borrower keeps its place
-            # (tests/pool/test_engine.py::test_t16_a_connection_lost_on_the_way_costs_no_place).
-            self._take_back(slot, waiter.use, healthy=False, reason="lost")
-            assert self._loop is not None  # noqa: S101  # the waiter came through here before
-            waiter.begin_again(self._loop.create_future())
 
     def _still_good(self, slot: Slot) -> bool:
         return not slot.dead and self._now() < slot.expires and self._jobs.usable(slot.connection)

@@ -44,6 +44,8 @@ class Slot:
         overflow: It exists beyond `max_size` and never becomes idle.
         dead: It ended or received something unexpected while it was borrowed or opening.
         lent: A borrower holds it. Stays True when `close(drain=...)` aborts the connection under the borrower.
+        lent_at: When it was handed over last.
+        lost_at: When it ended under its borrower.
         use: How often it was handed over; a lease remembers its number, so that a second return is recognised.
         serial: Its place among all borrows and openings, drawn when it opened: tells who is older.
         dialled_at: When its dial began.
@@ -69,6 +71,8 @@ class Slot:
         "idle_life",
         "idle_since",
         "lent",
+        "lent_at",
+        "lost_at",
         "note",
         "opened_at",
         "overflow",
@@ -87,6 +91,7 @@ class Slot:
         self.overflow = overflow
         self.dead = False
         self.lent = False
+        self.lent_at = self.lost_at = math.inf
         self.use = 0
         self.serial = 0
         self.dialled_at = now

@@ -21,9 +21,6 @@ BULK_AGEING = 2.0
 NEWEST = 1 << 62
 """A serial later than every other: a connection that anybody may use."""
 
-_SLACK = 64
-"""Forgotten deadlines kept before the heap is rebuilt."""
-
 
 class Waiter:
     """One borrow that could not be served at once.
@@ -34,7 +31,6 @@ class Waiter:
         rank: FRONT, INTERACTIVE or BULK.
         fresh: Only a connection will do that opens after the borrow began.
         serial: Its place among all borrows and openings; drawn by the core.
-        order: Who is served first; the smaller one.
         slot: What it was given.
         use: The number of that hand-over.
         reused: The connection was open before it was handed over, so no dial was waited for.
@@ -43,26 +39,17 @@ class Waiter:
         future: The engine's own; the core never looks at it.
     """
 
-    __slots__ = (
-        "connect_time",
-        "deadline",
-        "fresh",
-        "future",
-        "lane",
-        "order",
-        "rank",
-        "reused",
-        "serial",
-        "since",
-        "slot",
-        "use",
-    )
+    # On the class: few of them ever change, and every borrow that waits makes a waiter.
+    serial = 0
+    slot: Slot | None = None
+    use = 0
+    reused = True
+    connect_time = 0.0
 
     def __init__(
         self,
         since: float,
         deadline: float = math.inf,
-        *,
         rank: int = INTERACTIVE,
         fresh: bool = False,
         future: Any = None,
@@ -72,12 +59,6 @@ class Waiter:
         self.rank = rank
         self.fresh = fresh
         self.lane = 2 * rank + fresh
-        self.serial = 0
-        self.order = (since, 0)
-        self.slot: Slot | None = None
-        self.use = 0
-        self.reused = True
-        self.connect_time = 0.0
         self.future = future
 
     def begin_again(self, future: Any) -> None:
@@ -88,11 +69,11 @@ class Waiter:
         self.reused, self.connect_time = True, 0.0
         self.future = future
 
-    def stand(self, serial: int) -> None:
-        """Take a place in the order."""
-        self.serial = serial
+    @property
+    def order(self) -> tuple[float, int]:
+        """Who is served first: the smaller one."""
         arrival = -math.inf if self.rank == FRONT else self.since + (BULK_AGEING if self.rank == BULK else 0.0)
-        self.order = (arrival, serial)
+        return arrival, self.serial
 
 
 class WaitingLine:
@@ -103,14 +84,17 @@ class WaitingLine:
     Attributes:
         size: How many wait.
         fresh: How many of them need a fresh connection.
+        next_deadline: When the next waiter fails; infinity where none does. Never later than the truth.
     """
 
-    __slots__ = ("_deadlines", "_lanes", "_usual", "fresh", "size")
+    __slots__ = ("_deadlines", "_lanes", "_sorted", "_usual", "fresh", "next_deadline", "size")
 
     def __init__(self) -> None:
         self._lanes: tuple[OrderedDict[Waiter, None], ...] = tuple(OrderedDict() for _ in range(6))
         self._usual = self._lanes[2 * INTERACTIVE]
         self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._sorted = 0
+        self.next_deadline = math.inf
         self.size = self.fresh = 0
 
     def __iter__(self) -> Iterator[Waiter]:
@@ -118,12 +102,12 @@ class WaitingLine:
             yield from lane
 
     def join(self, waiter: Waiter) -> None:
-        """Let a waiter stand in line; it has its `order` already."""
+        """Let a waiter stand in line; it has its serial already."""
         self._lanes[waiter.lane][waiter] = None
         self.size += 1
         self.fresh += waiter.fresh
-        if waiter.deadline < math.inf:
-            heapq.heappush(self._deadlines, (waiter.deadline, waiter.serial, waiter))
+        if waiter.deadline < self.next_deadline:  # noqa: PLR1730  # a call of min() costs more than all of this
+            self.next_deadline = waiter.deadline
 
     def leave(self, waiter: Waiter) -> bool:
         """Let a waiter go, and say whether it stood in line."""
@@ -133,10 +117,6 @@ class WaitingLine:
         del lane[waiter]
         self.size -= 1
         self.fresh -= waiter.fresh
-        # A deadline that is not needed any more stays in the heap until it comes up or until too many do.
-        if len(self._deadlines) > 2 * self.size + _SLACK:
-            self._deadlines = [entry for entry in self._deadlines if entry[2] in self._lanes[entry[2].lane]]
-            heapq.heapify(self._deadlines)
         return True
 
     def first(self, serial: int = NEWEST) -> Waiter | None:
@@ -152,6 +132,17 @@ class WaitingLine:
                     best = waiter
         return best
 
+    def serve(self, serial: int) -> Waiter | None:
+        """Let the first waiter go that may use a connection with this serial, and return it."""
+        if self.size and len(self._usual) == self.size:  # most often nobody else is there
+            waiter, _ = self._usual.popitem(last=False)
+            self.size -= 1
+            return waiter
+        best = self.first(serial)
+        if best is not None:
+            self.leave(best)
+        return best
+
     def arrivals(self, start: int, stop: int) -> tuple[float, ...]:
         """Return the arrivals, as in `Waiter.order`, of those in the given places of the line."""
         lanes = [[waiter.order for waiter in islice(lane, stop)] for lane in self._lanes if lane]
@@ -163,19 +154,35 @@ class WaitingLine:
         """When the one that waits longest began; infinity where nobody waits."""
         return min((next(iter(lane)).since for lane in self._lanes if lane), default=math.inf)
 
-    @property
-    def next_deadline(self) -> float:
-        """When the next waiter fails; infinity where none does. Never later than the truth."""
-        return self._deadlines[0][0] if self._deadlines else math.inf
-
     def expire(self, now: float) -> list[Waiter]:
         """Let everybody go whose deadline has come, and return them."""
+        if now < self.next_deadline:
+            return []
+        self._sort()
         expired = []
         while self._deadlines and self._deadlines[0][0] <= now:
             waiter = heapq.heappop(self._deadlines)[2]
             if self.leave(waiter):
                 expired.append(waiter)
+        self.next_deadline = self._deadlines[0][0] if self._deadlines else math.inf
         return expired
+
+    def _sort(self) -> None:
+        """Sort in the deadlines of those who joined since the last time, and forget those of who has left.
+
+        Only when a deadline comes up: nearly everybody is served before that, and has cost nothing here.
+        """
+        self._deadlines = [entry for entry in self._deadlines if entry[2] in self._lanes[entry[2].lane]]
+        heapq.heapify(self._deadlines)
+        newest = self._sorted
+        for lane in self._lanes:
+            for waiter in reversed(lane):
+                if waiter.serial <= self._sorted:
+                    break
+                newest = max(newest, waiter.serial)
+                if waiter.deadline < math.inf:
+                    heapq.heappush(self._deadlines, (waiter.deadline, waiter.serial, waiter))
+        self._sorted = newest
 
     def dismiss(self, *, fresh_only: bool = False) -> list[Waiter]:
         """Let everybody go, or everybody who needs a fresh connection, and return them in order."""

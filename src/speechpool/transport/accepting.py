@@ -1,9 +1,13 @@
-"""Accepting connections under uvloop: all that wait, in one turn of the loop, onto its own transports.
+"""Accepting connections: all that wait, in one turn of the loop, and none while no descriptor is left.
 
 uvloop's own server accepts one connection per turn, so that hundreds that dial at once wait for each other.
-aiofastnet's server accepts them all, but its transports miss a reset that comes right behind data which they have not
-read: uvloop reports an error once, and they stop after a short read (tests/transport/test_resets.py). So the sockets
-are accepted here.
+aiofastnet's accepts them all, but out of descriptors it fails to stop (aiofastnet 1.2 calls a method that sockets do
+not have) and asks again in each turn: one core is busy and the log fills. So the sockets are accepted here
+(tests/transport/test_descriptors.py).
+
+The transports are aiofastnet's, but uvloop's own under uvloop: there aiofastnet's miss a reset that comes right behind
+data which they have not read. uvloop reports an error once, and they stop after a short read
+(tests/transport/test_resets.py).
 """
 
 from __future__ import annotations
@@ -13,8 +17,13 @@ import errno
 import logging
 import socket
 import ssl as tls
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
+
+import aiofastnet
+
+from . import descriptors
 
 __all__ = ["AcceptingServer", "runs_on_uvloop"]
 
@@ -44,6 +53,12 @@ class AcceptingServer:
         self._options = options
         self._handshakes: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
+        self._short = False
+        self._connected: Callable[..., Awaitable[Any]] = (
+            self._loop.connect_accepted_socket
+            if runs_on_uvloop()
+            else partial(aiofastnet.connect_accepted_socket, self._loop)
+        )
         self.sockets: Sequence[socket.socket] = ()
 
     async def listen(self, host: str | None, port: int, *, backlog: int) -> None:
@@ -91,13 +106,21 @@ class AcceptingServer:
             except OSError as error:
                 if error.errno not in _OUT_OF_DESCRIPTORS:
                     raise
-                logger.warning("No connection can be accepted (%s); next try in %g s.", error.strerror, _BREATHER)
+                self._run_short(error)
                 self._pause(listening, backlog)
                 return
+            self._short = False
             accepted.settimeout(0)
             handshake = self._loop.create_task(self._connect(accepted))
             self._handshakes.add(handshake)
-            handshake.add_done_callback(self._handshakes.discard)
+            handshake.add_done_callback(partial(self._ended, accepted))
+
+    def _run_short(self, error: OSError) -> None:
+        if self._short:  # said once, not each second
+            return
+        self._short = True
+        why = descriptors.remedy(error) if descriptors.shortage(error) else f"{error.strerror}."
+        logger.warning("No connection can be accepted until some are closed; trying every %g s. %s", _BREATHER, why)
 
     def _pause(self, listening: socket.socket, backlog: int) -> None:
         def go_on() -> None:
@@ -110,11 +133,13 @@ class AcceptingServer:
 
     async def _connect(self, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, accepted, **self._options)
+            await self._connected(self._factory, accepted, **self._options)
         except (OSError, tls.SSLError) as error:
             # Whoever knocks may hang up or speak no TLS; that is no concern of the service.
             logger.debug("A connection ended before its request: %s", error)
             accepted.close()
-        except asyncio.CancelledError:
+
+    def _ended(self, accepted: socket.socket, handshake: asyncio.Task[None]) -> None:
+        self._handshakes.discard(handshake)
+        if handshake.cancelled():  # perhaps before it began, so not in `_connect`
             accepted.close()
-            raise

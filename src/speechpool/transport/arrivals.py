@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl as tls
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -18,7 +19,7 @@ import aiofastnet
 import picows
 from picows.api import WSProtocol  # type: ignore[attr-defined]  # its stub leaves it out
 
-from .accepting import AcceptingServer, runs_on_uvloop
+from .accepting import AcceptingServer
 from .logs import PICOWS_LOG
 from .requests import Greeter, Refusal
 
@@ -65,7 +66,7 @@ async def listen(
     factory = arrival if greet is None else lambda: _Greeted(greet, arrival, refused, handshake_timeout, sockets)
     # Without it a peer could take a minute for TLS alone.
     limits: Any = {"ssl_handshake_timeout": handshake_timeout} if ssl and handshake_timeout else {}
-    if not runs_on_uvloop():
+    if sys.platform == "win32":  # its loop can wait for no listening socket of ours
         server: asyncio.Server = await aiofastnet.create_server(
             asyncio.get_running_loop(), factory, host, port, ssl=ssl, backlog=_BACKLOG, **limits
         )

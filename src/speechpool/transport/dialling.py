@@ -22,7 +22,7 @@ from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 
 from speechpool.errors import ConnectFailed, SettingsError
 
-from . import failures
+from . import descriptors, failures
 from .accepting import runs_on_uvloop
 from .connection import Closed, Owner
 from .heartbeat import Heartbeat
@@ -146,7 +146,7 @@ class _Dial:
         try:
             addresses = await _addresses(loop, where.host, where.port)
         except (socket.gaierror, UnicodeError) as error:
-            raise self._unknown(where.host, error) from error
+            raise self._short(error) or self._unknown(where.host, error) from error
         self.step = f"connecting to {name}"
         self._socket = await self._first_that_answers(loop, addresses, name)
         self.step = f"waiting for the {'proxy and the ' if self._proxy else ''}handshake of {self._target.authority}"
@@ -155,9 +155,13 @@ class _Dial:
     async def _first_that_answers(
         self, loop: asyncio.AbstractEventLoop, addresses: list[tuple[Any, ...]], name: str
     ) -> socket.socket:
-        last: OSError = OSError(f"no address for {name}")
+        last: OSError | None = None
         for family, kind, protocol, _, address in addresses:
-            sock = socket.socket(family, kind, protocol)
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as error:  # no descriptor is left, or this machine knows no IPv6
+                last = last or error
+                continue
             try:
                 sock.setblocking(False)  # noqa: FBT003  # positional only
                 await loop.sock_connect(sock, address)
@@ -169,9 +173,16 @@ class _Dial:
                 raise
             else:
                 return sock
+        last = last or OSError(f"no address for {name}")
+        if (short := self._short(last)) is not None:
+            raise short from last
         if self._proxy:
             raise failures.proxy_failed(self.endpoint, self._proxy.shown, last) from last
         raise failures.unreachable(self.endpoint, name, last) from last
+
+    def _short(self, error: BaseException) -> ConnectFailed | None:
+        cause = descriptors.shortage(error)
+        return None if cause is None else failures.out_of_descriptors(self.endpoint, cause)
 
     def _unknown(self, host: str, error: socket.gaierror | UnicodeError) -> ConnectFailed:
         if isinstance(error, UnicodeError):  # e.g. a label of more than 63 characters
@@ -194,6 +205,8 @@ class _Dial:
             return error
         if isinstance(error, picows.WSHandshakeError):
             return self._answered(error)
+        if (short := self._short(error)) is not None:
+            return short
         if proxy and isinstance(error, ProxyError | ProxyConnectionError | ProxyTimeoutError):
             return failures.proxy_failed(self.endpoint, proxy.shown, error)
         if isinstance(error, tls.SSLError):
@@ -256,5 +269,9 @@ def _secrets(headers: Mapping[str, str]) -> set[str]:
 
 @cache
 def _default_tls() -> tls.SSLContext:
-    """The system's certificates, read once: it takes some 20 ms, and each dial would do it again."""
+    """The system's certificates, read once: it takes some 20 ms, and each dial would do it again.
+
+    Where no file can be opened OpenSSL reads none of them and does not say so, and no server would be trusted again.
+    """
+    descriptors.need_one()
     return tls.create_default_context()

@@ -18,10 +18,13 @@ from urllib.parse import urlsplit
 
 from speechpool.errors import ConnectFailed, RateLimited, Unauthorized
 
+from . import descriptors
+
 __all__ = [
     "closed_early",
     "name_unknown",
     "no_websocket",
+    "out_of_descriptors",
     "proxy_failed",
     "refused",
     "retry_after",
@@ -144,6 +147,11 @@ def unreachable(endpoint: str, where: str, error: OSError) -> ConnectFailed:
         said = f"cannot be reached ({error.strerror or error})"
         hint = "Check the network, the firewall and the proxy settings."
     return ConnectFailed(f"Cannot reach {endpoint}: {where} {said}. {hint}", endpoint=endpoint)
+
+
+def out_of_descriptors(endpoint: str, error: OSError) -> ConnectFailed:
+    """No descriptor was left for the socket, or for a file that the dial needs. Not permanent: some come free."""
+    return ConnectFailed(f"Cannot reach {endpoint}: {descriptors.remedy(error)}", endpoint=endpoint)
 
 
 def timed_out(endpoint: str, limit: float, step: str) -> ConnectFailed:
