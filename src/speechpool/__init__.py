@@ -26,6 +26,7 @@ from .errors import (
     Shed,
     SpeechPoolError,
     TaskFailed,
+    TextGap,
     Unauthorized,
     WrongLoop,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "SpeechStream",
     "SpeechTask",
     "TaskFailed",
+    "TextGap",
     "TaskReport",
     "Unauthorized",
     "Voice",

@@ -13,6 +13,7 @@
     │   └── RateLimited        429: too many handshakes or submissions
     ├── TaskFailed             the server refused or gave up the task
     ├── ConnectionLost         the connection ended while a task ran
+    ├── TextGap                no text came for so long that the server would have given the task up
     ├── FirstAudioTimeout      the server owed audio and sent none in time
     ├── ProtocolViolation      the peer broke the protocol
     ├── LeaseError             a lease was used wrongly: returned, foreign, or two tasks at once
@@ -39,6 +40,7 @@ __all__ = [
     "Shed",
     "SpeechPoolError",
     "TaskFailed",
+    "TextGap",
     "Unauthorized",
     "WrongLoop",
 ]
@@ -238,6 +240,20 @@ class FirstAudioTimeout(SpeechPoolError, TimeoutError):
     def __init__(self, message: str, *, phase: str, limit: float, endpoint: str | None = None) -> None:
         super().__init__(message, endpoint=endpoint)
         self.phase = phase
+        self.limit = limit
+
+
+class TextGap(SpeechPoolError):
+    """No text came for so long that the server would soon have given the task up, and the task was not to be bridged.
+
+    Send in time, finish the task and start another one for later text, or leave `bridge` on.
+
+    Attributes:
+        limit: Seconds that may pass without text.
+    """
+
+    def __init__(self, message: str, *, limit: float, endpoint: str | None = None) -> None:
+        super().__init__(message, endpoint=endpoint)
         self.limit = limit
 
 

@@ -11,6 +11,7 @@ from harness import VOICE
 from speechpool.errors import Unauthorized
 from speechpool.protocol import Audio
 from speechpool.protocol.cosyvoice import CancelTask, ContinueTask, RunTask
+from speechpool.protocol.inference import Inference
 from speechpool.transport import Refusal
 
 TEXT = "Hello there."
@@ -127,6 +128,48 @@ async def stream_against_pressure(one):
 
     async with one.pool.stream(tokens(), VOICE) as stream:
         assert b"".join([chunk async for chunk in stream]) == 6 * text.encode()
+
+
+SHORT = Inference(text_gap=0.23)
+"""A text clock that ends a segment after 0.2 s."""
+
+
+async def bridged(one, *, meanwhile=None, lease=None):
+    async with (lease or one.pool).task(VOICE) as task:
+        await task.send("Hello ")
+        await asyncio.sleep(0.27)
+        if meanwhile is not None:
+            meanwhile(one)
+            await asyncio.sleep(LATENCY)
+        await task.send("there.")
+        await task.finish()
+        heard = b"".join([event.data async for event in task if isinstance(event, Audio)])
+    assert heard == b"Hello there."
+    assert len(task.request_ids) == 2
+
+
+async def bridged_when_its_permit_is_taken(one):
+    await bridged(one, meanwhile=permit_taken)
+
+
+async def bridged_when_its_connection_is_lost(one):
+    await bridged(one, meanwhile=lambda one: one.network.cut())
+
+
+async def bridged_on_a_lease(one):
+    async with one.pool.borrow(timeout=5.0) as lease:
+        await bridged(one, lease=lease)
+        await bridged(one, lease=lease, meanwhile=lambda one: one.network.cut())
+
+
+async def bridged_stream(one):
+    async def tokens():
+        yield "Hello "
+        await asyncio.sleep(0.27)
+        yield "there."
+
+    async with one.pool.stream(tokens(), VOICE) as stream:
+        assert b"".join([chunk async for chunk in stream]) == TEXT.encode()
 
 
 async def lease(one):
@@ -380,6 +423,13 @@ SCENARIOS = {
     ),
     "retry pause": Scenario(synthesize, breaks(RunTask, refuse, 2), discards={"Throttling.RateQuota", "made_room"}),
     "replay on a lease": Scenario(lease, breaks(RunTask, cut, 1), discards={"ConnectionLost", "lost", "made_room"}),
+    "bridge": Scenario(bridged, options={"dialect": SHORT}),
+    "bridge of a stream": Scenario(bridged_stream, options={"dialect": SHORT}),
+    "bridge and permit wait": Scenario(bridged_when_its_permit_is_taken, options={"dialect": SHORT, "concurrency": 1}),
+    "bridge and renewal": Scenario(
+        bridged_when_its_connection_is_lost, options={"dialect": SHORT}, discards={"lost", "made_room"}
+    ),
+    "bridge on a lease": Scenario(bridged_on_a_lease, options={"dialect": SHORT}, discards={"lost", "made_room"}),
     "pool wait_ready": Scenario(wait_ready),
     "pool drain": Scenario(drain, busy, closes=True),
     "pool close": Scenario(close, busy, closes=True),

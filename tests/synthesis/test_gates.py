@@ -233,7 +233,8 @@ def awaits(path):
 
 MODULES = (
     "limits/permit.py", "pool/engine.py", "pool/lease.py", "pool/pool.py", "synthesis/core.py", "synthesis/delivery.py",
-    "synthesis/host.py", "synthesis/lease.py", "synthesis/pool.py", "synthesis/stream.py", "synthesis/task.py",
+    "synthesis/host.py", "synthesis/lease.py", "synthesis/pool.py", "synthesis/segments.py", "synthesis/stream.py",
+    "synthesis/task.py",
 )  # fmt: skip
 ELSEWHERE = {
     "await self._opened().resize(max_size, min_size)": "never waits",

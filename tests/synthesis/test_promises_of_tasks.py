@@ -144,7 +144,7 @@ def test_promise_2_audio_is_owed_after_a_flush():
             server.hooks[ContinueTask] = ignore
             async with pool.task(VOICE) as task:
                 await task.send("No end of a sentence")
-                await asyncio.sleep(20)
+                await asyncio.sleep(15)
                 assert task.outcome is None
                 await task.flush()
                 began = now()

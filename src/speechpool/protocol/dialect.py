@@ -75,6 +75,8 @@ class Dialect(Protocol):
     """Text may come in several pieces."""
     can_cancel: bool
     """A running segment can be ended without closing its connection."""
+    text_gap: float | None
+    """Seconds without new text after which the server gives a running segment up; None: it waits for any time."""
     text_rules: TextRules
     """How much text a task takes, and how it is counted."""
     lifetime: LifetimeProfile

@@ -35,6 +35,10 @@ class Word(msgspec.Struct, frozen=True, gc=False):
     begin_time: float = 0
     end_time: float = 0
 
+    def later(self, by: float) -> Word:
+        """Return the same word, `by` milliseconds later."""
+        return msgspec.structs.replace(self, begin_time=self.begin_time + by, end_time=self.end_time + by)
+
 
 class Phoneme(msgspec.Struct, frozen=True, gc=False):
     """When one sound of a word is heard.
@@ -56,6 +60,16 @@ class PronouncedWord(Word, frozen=True, gc=False):
     """A word whose sounds the server told, too: Sambert's `phoneme_timestamp_enabled`."""
 
     phonemes: tuple[Phoneme, ...] = ()
+
+    def later(self, by: float) -> PronouncedWord:
+        """Return the same word and its sounds, `by` milliseconds later."""
+        phonemes = tuple(
+            msgspec.structs.replace(each, begin_time=each.begin_time + by, end_time=each.end_time + by)
+            for each in self.phonemes
+        )
+        return msgspec.structs.replace(
+            self, begin_time=self.begin_time + by, end_time=self.end_time + by, phonemes=phonemes
+        )
 
 
 class Started(msgspec.Struct, frozen=True, gc=False):

@@ -5,7 +5,7 @@ The client goes by the voice's model; the server goes by `header.streaming` of a
 
 from __future__ import annotations
 
-from .cosyvoice import CosyVoice, Instruction, ServerSession, State, TaskOrder
+from .cosyvoice import TEXT_GAP, CosyVoice, Instruction, ServerSession, State, TaskOrder
 from .cosyvoice.order import read_instruction
 from .dialect import Dialect
 from .models import is_sambert
@@ -16,12 +16,17 @@ __all__ = ["Inference", "InferenceSession"]
 
 
 class Inference(CosyVoice):
-    """The dialect of connections that carry both. A task speaks Sambert where its model does, else CosyVoice."""
+    """The dialect of connections that carry both. A task speaks Sambert where its model does, else CosyVoice.
+
+    Args:
+        text_gap: See `CosyVoice`.
+    """
 
     name = "inference"
 
-    def __init__(self) -> None:
-        self._cosyvoice, self._sambert = CosyVoice(), Sambert()
+    def __init__(self, *, text_gap: float | None = TEXT_GAP) -> None:
+        super().__init__(text_gap=text_gap)
+        self._cosyvoice, self._sambert = CosyVoice(text_gap=text_gap), Sambert()
 
     def for_voice(self, voice: Voice) -> Dialect:
         """Return the dialect of the voice's model."""

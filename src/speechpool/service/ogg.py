@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+from speechpool.audio.ogg import HEADER, MAGIC, checksum
+
 __all__ = ["CLOCK", "PACKET", "OpusPages"]
 
 CLOCK: Final = 48000
@@ -22,10 +24,8 @@ CLOCK: Final = 48000
 PACKET: Final = 960
 """Samples of a packet by that clock."""
 
-_PAGE: Final = struct.Struct("<4sBBqIIIB")
 _CRC_AT: Final = 22
 _BEGIN, _END = 2, 4  # flags of a page
-_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _VENDOR: Final = b"speechpool"
 
 
@@ -73,14 +73,8 @@ class OpusPages:
     def _page(self, packets: Sequence[bytes], position: int, *, flags: int = 0) -> bytes:
         # A packet is a row of segments of 255 bytes, and ends with the first shorter one, which may be empty.
         lacing = b"".join(b"\xff" * (len(packet) // 255) + bytes((len(packet) % 255,)) for packet in packets)
-        header = _PAGE.pack(b"OggS", 0, flags, position, self._serial, self._pages, 0, len(lacing))
+        header = HEADER.pack(MAGIC, 0, flags, position, self._serial, self._pages, 0, len(lacing))
         page = bytearray(b"".join((header, lacing, *packets)))
-        struct.pack_into("<I", page, _CRC_AT, _checksum(page))
+        struct.pack_into("<I", page, _CRC_AT, checksum(page))
         self._pages += 1
         return bytes(page)
-
-
-def _checksum(page: bytearray) -> int:
-    """Return the CRC of RFC 3533: zlib's polynomial, but highest bit first, and not inverted at either end."""
-    turned = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int.from_bytes(turned.to_bytes(4, "little").translate(_REVERSED), "big")

@@ -81,13 +81,29 @@ class SpeechPool:
         """Return the whole speech of a text."""
         return _thread.run(lambda: self._pool.synthesize(text, voice, priority=priority))
 
-    def stream(self, text: str | Iterable[str], voice: Voice, *, priority: Priority = "interactive") -> BlockingStream:
+    def stream(
+        self,
+        text: str | Iterable[str],
+        voice: Voice,
+        *,
+        priority: Priority = "interactive",
+        bridge: bool = True,
+    ) -> BlockingStream:
         """Return a stream of audio for a text, or for its pieces as they come."""
-        return BlockingStream(lambda: _made(self._pool.stream(_threaded(text), voice, priority=priority)))
+        return BlockingStream(
+            lambda: _made(self._pool.stream(_threaded(text), voice, priority=priority, bridge=bridge))
+        )
 
-    def task(self, voice: Voice, *, sink: Sink | None = None, priority: Priority = "interactive") -> BlockingTask:
+    def task(
+        self,
+        voice: Voice,
+        *,
+        sink: Sink | None = None,
+        priority: Priority = "interactive",
+        bridge: bool = True,
+    ) -> BlockingTask:
         """Return a task to control by hand. A sink is called on the loop's thread, and must return soon."""
-        return BlockingTask(lambda: _made(self._pool.task(voice, sink=sink, priority=priority)))
+        return BlockingTask(lambda: _made(self._pool.task(voice, sink=sink, priority=priority, bridge=bridge)))
 
     def borrow(self, *, timeout: float | None = None, priority: Priority = "interactive") -> BlockingLease:
         """Return a lease to enter with `with`."""
@@ -280,13 +296,13 @@ class BlockingLease:
         """Close the connection instead of giving it back. The lease is over."""
         _thread.run(lambda: _called(lambda: self._lease.discard(reason)))
 
-    def task(self, voice: Voice, *, sink: Sink | None = None) -> BlockingTask:
+    def task(self, voice: Voice, *, sink: Sink | None = None, bridge: bool = True) -> BlockingTask:
         """Return a task on this lease."""
-        return BlockingTask(lambda: _made(self._lease.task(voice, sink=sink)))
+        return BlockingTask(lambda: _made(self._lease.task(voice, sink=sink, bridge=bridge)))
 
-    def stream(self, text: str | Iterable[str], voice: Voice) -> BlockingStream:
+    def stream(self, text: str | Iterable[str], voice: Voice, *, bridge: bool = True) -> BlockingStream:
         """Return a stream on this lease."""
-        return BlockingStream(lambda: _made(self._lease.stream(_threaded(text), voice)))
+        return BlockingStream(lambda: _made(self._lease.stream(_threaded(text), voice, bridge=bridge)))
 
     def synthesize(self, text: str, voice: Voice) -> Speech:
         """Return the speech of a text."""

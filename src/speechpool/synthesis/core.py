@@ -5,17 +5,18 @@ only if that waits. The path of one text: it is added to the script, and leaves 
 from the `task-started` callback itself. The connection goes back in the callback of `task-finished`, not when the
 consumer has read the rest.
 
-A task has one outcome. On the wire it may be several segments: a segment that breaks before the first audio is replayed
-from the script, on a fresh connection, with a new id.
+A task has one outcome. On the wire it may be several segments (`segments`): one that breaks before its audio is
+replayed from the script, on a fresh connection, with a new id; one that would wait too long for text is ended, and
+another one follows (`bridge`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from speechpool.audio import carries_audio, stream_seconds
 from speechpool.errors import (
@@ -27,70 +28,34 @@ from speechpool.errors import (
     Shed,
     SpeechPoolError,
     TaskFailed,
+    TextGap,
 )
-from speechpool.protocol import (
-    Audio,
-    Event,
-    Failed,
-    Finished,
-    Segment,
-    SentenceBegin,
-    SentenceEnd,
-    Started,
-    Voice,
-    Word,
-)
-from speechpool.text import ends_sentence
+from speechpool.protocol import Audio, Event, Failed, Finished, SentenceBegin, SentenceEnd, Started, Voice, Word
 
-from .delivery import Delivery, Sink
-from .progress import Phase, Progress
-from .script import Script
+from .bridge import patience
+from .delivery import Sink
+from .progress import Phase
+from .segments import Outcome, Segments, drop, reason_of
 from .timing import TaskReport, Timing
 
 if TYPE_CHECKING:
-    from speechpool.limits import Permit, Priority, Quota
+    from speechpool.limits import Priority
     from speechpool.transport import Closed
 
-    from .host import TaskHost, TaskLease
+    from .host import TaskHost
 
 __all__ = ["Outcome", "TaskCore"]
 
-Outcome = Literal["completed", "failed", "cancelled", "shed"]
+log = logging.getLogger("speechpool.synthesis")
 
 
-class TaskCore(Delivery):
+class TaskCore(Segments):
     """One task. The methods with a leading underscore are for the faces in this package.
 
     Owner of its connection while a segment runs: see `speechpool.transport.Owner`.
     """
 
-    on_binary: Callable[[bytes], None]
-
-    __slots__ = (
-        "__weakref__",
-        "_audio_head",
-        "_cancel_deadline",
-        "_dialect",
-        "_host",
-        "_lease",
-        "_permit",
-        "_priority",
-        "_progress",
-        "_restart",
-        "_retries",
-        "_reused",
-        "_script",
-        "_segment",
-        "_segment_begun",
-        "_timing",
-        "characters",
-        "on_binary",
-        "outcome",
-        "request_id",
-        "server_request_id",
-        "voice",
-        "words",
-    )
+    __slots__ = ("_audio_head", "_cancel_deadline", "characters", "server_request_id", "words")
 
     def __init__(
         self,
@@ -101,32 +66,14 @@ class TaskCore(Delivery):
         sink: Sink | None = None,
         bounded: bool = True,
         wrap: bool = False,
+        bridge: bool = True,
     ) -> None:
-        super().__init__(host.loop, sink=sink, bounded=bounded, wrap=wrap)
-        self.voice = voice
-        self.outcome: Outcome | None = None
-        self.request_id: str | None = None
+        super().__init__(host, voice, priority=priority, sink=sink, bounded=bounded, wrap=wrap, bridge=bridge)
         self.server_request_id: str | None = None
         self.words: tuple[Word, ...] = ()
         self.characters = 0
-        self._host = host
-        self._priority: Priority = priority
-        self._timing: Timing | None = None
-        self._dialect = host.dialect_for(voice)
-        self._script = Script(self._dialect, voice)
-        self._progress = Progress(0.0)
-        # The running segment.
-        self._segment: Segment | None = None
-        self._segment_begun = False
-        self._lease: TaskLease | None = None
-        self._permit: Permit | None = None
-        self._reused = False
-        self._retries = 0
-        self._restart: asyncio.Task[None] | None = None
-        # The beginning of the audio.
-        self._audio_head = b""
+        self._audio_head = b""  # the beginning of the audio
         self._cancel_deadline: float | None = None
-        self.on_binary = _drop
 
     # ------------------------------------------------------------------------------------ what is known
     @property
@@ -143,6 +90,7 @@ class TaskCore(Delivery):
         return TaskReport(
             outcome=self.outcome,
             request_id=self.request_id,
+            request_ids=self.request_ids,
             reused=self._reused,
             first_packet_delay=timing.first_packet_delay,
             queue=queue,
@@ -158,7 +106,9 @@ class TaskCore(Delivery):
         )
 
     def _audio_seconds(self) -> float | None:
-        voice = self.voice
+        voice, joiner = self.voice, self._joiner
+        if joiner is not None and joiner.seconds is not None:
+            return joiner.seconds
         return stream_seconds(voice.format, voice.effective_sample_rate, self._audio_head, self.audio_bytes)
 
     # ------------------------------------------------------------------------------------ start
@@ -194,61 +144,6 @@ class TaskCore(Delivery):
             self._end("failed", error)
             raise
 
-    async def _attempt(self, *, fresh: bool) -> None:
-        host = self._host
-        # The waits for the permit and for the connection share one deadline, and stay inside that of the whole task.
-        deadline = host.borrow_deadline(self._timing)
-        if host.quota is not None:
-            await self._take_permit(host.quota, deadline)
-        lease = None if fresh else host.try_borrow()
-        if lease is None:
-            lease = await host.borrow(deadline, self._priority, fresh=fresh)
-        # From here on nothing awaits: a cancellation cannot fall between the hand-over and the first frame.
-        self._begin(lease)
-
-    async def _take_permit(self, quota: Quota, deadline: float | None) -> None:
-        permit = self._permit = self._host.request_permit(
-            quota, self.voice, self._script.characters, self._priority, deadline
-        )
-        if not permit.granted:
-            await permit.wait()
-
-    def _begin(self, lease: TaskLease) -> None:
-        host = self._host
-        if self.outcome is not None:
-            lease.return_()  # ended while it waited, for instance because the pool closes
-            return
-        timing = self._timing = self._timing or Timing(host.clock())
-        connection = lease.connection
-        self._lease, self._connection = lease, connection
-        # Of a retry the first attempt counts: whether the caller's task found a warm connection.
-        if not self._retries:
-            self._reused = lease.reused
-        timing.connected = host.clock()
-        self._progress.begin(timing.connected)
-        timing.connect_time = lease.connect_time
-        timing.started = None
-        self.request_id = self._new_id()
-        self._segment_begun = False
-        self.on_binary = self._stray
-        connection.transport.owner = self
-        try:
-            self._segment = self._dialect.segment(self.voice, self.request_id)
-            if not self._dialect.begins_with_text:
-                connection.transport.send(self._segment.begin())
-                self._segment_begun = True
-            else:
-                self._pump()
-        except ConnectionLost as error:
-            self._broken(error)
-        except BaseException:
-            self._give_back("failed")  # nothing was sent on it
-            raise
-
-    def _new_id(self) -> str:
-        """Return the wire id of the next segment."""
-        return os.urandom(16).hex()
-
     # ------------------------------------------------------------------------------------ text
     def _say(self, text: str) -> None:
         """Check one piece of text and send it, or keep it until the segment runs."""
@@ -257,7 +152,9 @@ class TaskCore(Delivery):
         timing = self._timing
         if timing is not None and timing.first_text is None:
             timing.first_text = self._host.clock()
-        if ends_sentence(text):
+        if self._progress.started:
+            self._progress.text_at = self._host.loop.time()
+        if self._script.at_border:
             self._owe()
         self._pump()
 
@@ -290,7 +187,11 @@ class TaskCore(Delivery):
     def _pump(self) -> None:
         """Send everything of the script that may leave now."""
         segment, connection = self._segment, self._connection
-        if segment is None or connection is None or self.outcome is not None:
+        if self.outcome is not None or self._closing:
+            return
+        if segment is None or connection is None:
+            if self._between:
+                self._go_on()
             return
         try:
             if self._progress.started:
@@ -304,7 +205,7 @@ class TaskCore(Delivery):
                 opening = self._script.opening(self._dialect)
                 if opening is not None:
                     self._segment_begun = True
-                    self._progress.begin(self._host.loop.time())
+                    self._progress.open(self._host.loop.time())
                     connection.transport.send(segment.begin(opening))
         except (ConnectionLost, ProtocolViolation) as error:
             self._broken(error)
@@ -317,8 +218,8 @@ class TaskCore(Delivery):
 
     # ------------------------------------------------------------------------------------ frames
     # `on_binary` is an attribute: what a binary frame means at this moment. So the hot path asks nothing for a frame:
-    # `_drop` outside of a segment and after a cancel, `_stray` before the server has accepted, then `_first_audio`, and
-    # from there on what `_hand_over` names.
+    # `drop` outside of a segment and after a cancel, `_stray` before the server has accepted, then `_join` where
+    # several segments become one stream, else `_first_audio`, and from there on what `_hand_over` names.
 
     @property
     def _hand_over(self) -> Callable[[bytes], None]:
@@ -342,11 +243,26 @@ class TaskCore(Delivery):
             self._audio_head = data[:64]
             # No retry from here on, so what was sent need not be kept.
             self._script.forget_sent()
-        if self._timing is not None and carries_audio(self.voice.format, data):
-            self._timing.first_audio = self._host.clock()
-            if self._segment is not None and self._segment.takes_audio:
-                self.on_binary = self._hand_over
+        timing = self._timing
+        if timing is not None and timing.first_audio is None and carries_audio(self.voice.format, data):
+            timing.first_audio = self._host.clock()
+        if timing is not None and timing.first_audio is not None and (self._joiner is None or self._joiner.plain):
+            self._listen_by(self._hand_over)
         self._hand_over(data)
+
+    def _join(self, data: bytes) -> None:
+        """Hand over what makes one stream of the segments."""
+        joiner = self._joiner
+        if joiner is not None:
+            data = joiner.feed(data)
+            if joiner.plain:
+                self._listen_by(self._first_audio)
+        self._first_audio(data)
+
+    def _listen_by(self, listener: Callable[[bytes], None]) -> None:
+        """Take binary frames as audio, where that is how audio comes."""
+        if self._segment is not None and self._segment.takes_audio:
+            self.on_binary = listener
 
     def on_text(self, data: bytes) -> None:
         """Take one text frame."""
@@ -370,13 +286,12 @@ class TaskCore(Delivery):
         kind = type(event)
         if kind is Audio:
             if self.outcome is None:
-                silent = self._timing is None or self._timing.first_audio is None
-                (self._first_audio if silent else self._hand_over)(cast("Audio", event).data)
+                (self._first_audio if self._joiner is None else self._join)(cast("Audio", event).data)
         elif kind is Started:
             self._on_started(cast("Started", event))
         elif kind is SentenceBegin:
             self._progress.enter_sentence()
-            self._put(event)
+            self._put(event if self._past is None else self._past.begin(cast("SentenceBegin", event)))
         elif kind is SentenceEnd:
             self._on_sentence_end(cast("SentenceEnd", event))
         elif kind is Finished:
@@ -393,12 +308,13 @@ class TaskCore(Delivery):
             return
         if self._timing is not None:
             self._timing.started = self._host.clock()
-        if self._segment is not None and self._segment.takes_audio:
-            self.on_binary = self._first_audio
+        self._listen_by(self._first_audio if self._joiner is None else self._join)
         self._pump()
 
     def _on_sentence_end(self, event: SentenceEnd) -> None:
         self._progress.leave_sentence(event.characters)
+        if self._past is not None:
+            event = self._past.end(event)
         if event.words:
             self.words += event.words
         if event.characters is not None:
@@ -406,19 +322,31 @@ class TaskCore(Delivery):
         self._put(event)
 
     def _on_finished(self, event: Finished) -> None:
-        if event.characters is not None:
-            self.characters = event.characters
-        if event.words and not self.words:
-            self.words = event.words  # some servers send them only at the end
+        past, goes_on = self._past, self._closing and self.outcome is None
+        told = event if past is None else past.finished(event)
+        if told.characters is not None:
+            self.characters = told.characters
+        if told.words and len(self.words) == (0 if past is None else past.words):
+            self.words += told.words  # some servers send them only at the end
         self.server_request_id = event.server_request_id or self.server_request_id
-        self._give_back("completed")
-        if self.outcome is None:
-            if not self.audio_bytes:
-                error = TaskFailed("NoAudio", "the server finished the task without any audio.")
-                self._retry_or_fail(error)
-                return
-            self._put(event)
-            self._end("completed")
+        self._give_back("completed", keep=goes_on)
+        if goes_on:
+            self._bridged(event, self.characters, len(self.words), self._heard_seconds())
+        elif self.outcome is None:
+            self._complete(told)
+
+    def _heard_seconds(self) -> float:
+        """Seconds of audio so far; where its format does not tell, those of the words."""
+        seconds = self._audio_seconds()
+        return self.words[-1].end_time / 1000 if seconds is None and self.words else seconds or 0.0
+
+    def _complete(self, event: Finished | None) -> None:
+        """End the task well; `event` is None where no segment runs."""
+        if not self.audio_bytes:
+            self._retry_or_fail(TaskFailed("NoAudio", "the server finished the task without any audio."))
+            return
+        self._put(self._past.finished(None) if event is None and self._past is not None else event or Finished())
+        self._end("completed")
 
     def _sink_failed(self, error: Exception) -> None:
         self._fail(error)
@@ -435,36 +363,9 @@ class TaskCore(Delivery):
         """The segment ended badly: its connection is of no further use."""
         if self._segment is None:
             return
-        self._give_back("failed", healthy=False, reason=_reason(error), error=error)
+        self._give_back("failed", healthy=False, reason=reason_of(error), error=error)
         if self.outcome is None:
             self._retry_or_fail(error)
-
-    def _retry_or_fail(self, error: SpeechPoolError) -> None:
-        host = self._host
-        if error.retryable and not self.audio_bytes and self._retries < host.retry and host.budget.withdraw():
-            self._retries += 1
-            self._script.rewind()
-            host.telemetry.segment_retried(_reason(error))
-            self._restart = host.loop.create_task(self._again(error))
-            return
-        self._end("failed", error)
-
-    async def _again(self, cause: SpeechPoolError) -> None:
-        """Run the next attempt. A task of the loop, because the break was noticed in a callback."""
-        try:
-            await asyncio.sleep(self._host.retry_pause(self._retries, cause))
-            await self._attempt(fresh=True)
-        except asyncio.CancelledError:
-            if self.outcome is None:
-                self._end("cancelled")
-            raise
-        except Exception as error:  # noqa: BLE001  # any failure of an attempt is the outcome of the task
-            error.__cause__ = cause
-            self._end("failed", error)
-        finally:
-            # An attempt that broke at once has set up the next one already.
-            if self._restart is asyncio.current_task():
-                self._restart = None
 
     def _cancel(self) -> None:
         """End the task now. The connection goes back when the server confirms, or is discarded."""
@@ -505,8 +406,8 @@ class TaskCore(Delivery):
 
     def _send_cancel(self) -> None:
         segment, connection = self._segment, self._connection
-        if segment is None or connection is None:
-            return
+        if segment is None or connection is None or (self._closing and self._speechless):
+            return  # there is none, or it is told already
         try:
             frame = segment.cancel()
             if frame is not None:
@@ -514,44 +415,20 @@ class TaskCore(Delivery):
         except (ConnectionLost, ProtocolViolation) as error:
             self._broken(error)
 
-    def _give_back(
-        self, outcome: str, *, healthy: bool = True, reason: str = "", error: SpeechPoolError | None = None
-    ) -> None:
-        """Part from the connection: back to the pool, or discarded."""
-        segment, connection, lease = self._segment, self._connection, self._lease
-        self.on_binary = _drop
-        self._resume()  # whoever gets the connection next reads it from the start
-        self._segment = self._connection = self._lease = None
-        if self._permit is not None:
-            self._host.settle(self._permit, self.outcome or outcome, error)
-            self._permit = None
-        if connection is not None and lease is not None:
-            if segment is not None and segment.stray:
-                healthy, reason = False, "stray frames"
-            connection.carried += self._segment_begun
-            if healthy and connection.carried == self._dialect.tasks_per_connection:
-                healthy, reason = False, "spent"
-            # The idle owner first: giving back may hand the connection to the next borrower in the same call.
-            connection.transport.owner = connection
-            lease.return_(healthy=healthy, reason=reason)
-        if self.outcome is not None:
-            self._host.ticker.unwatch(self)
-
     def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Give the task its one outcome."""
         if self.outcome is not None:
             return
         host, timing = self._host, self._timing
         self.outcome, self._error = outcome, error
-        self.on_binary = _drop  # late audio reaches nobody
+        self.on_binary = drop  # late audio reaches nobody
         if isinstance(error, SpeechPoolError):
             error.audio_delivered, error.request_id = self.audio_bytes, self.request_id
             error.endpoint = error.endpoint or host.endpoint
         if self._segment is None:
             host.ticker.unwatch(self)
-        if self._permit is not None and self._segment is None:
-            self._permit.settle("shed")  # no connection came, so nothing was submitted
-            self._permit = None
+            if self._lease is not None or self._permit is not None:
+                self._leave_lease()
         if timing is not None:
             timing.ended = host.clock()
             host.record(self, timing)
@@ -565,7 +442,7 @@ class TaskCore(Delivery):
                 self._give_back("cancelled", healthy=False, reason="cancel not confirmed")
             return
         deadlines, timing = self._host.deadlines, self._timing
-        if self._segment is None and self._restart is None:
+        if not self.request_ids:
             return  # it waits for its first connection, which has a deadline of its own
         if timing is not None and deadlines.total is not None and now - timing.entered >= deadlines.total:
             self._overdue("total", deadlines.total)
@@ -573,6 +450,10 @@ class TaskCore(Delivery):
             overdue = self._progress.overdue(now, self.audio_bytes, deadlines, paused=self._paused)
             if overdue is not None:
                 self._overdue(*overdue)
+            elif self._progress.started and not self._script.finished and not self._closing:
+                limit = patience(self._dialect)
+                if limit is not None and now - self._progress.text_at >= limit:
+                    self._thinks(limit)
 
     def _overdue(self, phase: Phase, limit: float) -> None:
         what = {
@@ -593,11 +474,15 @@ class TaskCore(Delivery):
         else:
             self._broken(error)
 
-
-def _drop(data: bytes) -> None:
-    """Take a frame that is nobody's. A function, because a method here would tie an ended task into a cycle."""
-
-
-def _reason(error: SpeechPoolError) -> str:
-    """Return a short word for counters: the provider's code, or the class of the error."""
-    return error.code if isinstance(error, TaskFailed) else type(error).__name__
+    def _thinks(self, limit: float) -> None:
+        """No text has come for as long as a server takes it."""
+        if not self._bridge:
+            words = (
+                f"no text came for {limit:g} s, and the server gives a task up after {self._dialect.text_gap:g} s; "
+                "send in time, finish the task, or leave `bridge` on."
+            )
+            self._fail(TextGap(words, limit=limit))
+            return
+        where = "at a sentence's end" if self._script.at_border else "in the middle of a sentence"
+        log.debug("task %s: no text for %g s; its segment is ended, %s", self.request_id, limit, where)
+        self._cut()

@@ -15,6 +15,7 @@ from speechpool.protocol import Dialect, Voice
 from speechpool.settings import Deadlines, PoolSettings
 from speechpool.telemetry import Telemetry
 
+from .bridge import patience
 from .connector import SpeechConnection
 from .endpoint import Endpoint
 from .ticker import Ticker
@@ -45,6 +46,16 @@ class TaskLease(Protocol):
     @property
     def connect_time(self) -> float:
         """Seconds that the borrower waited for the dial of this connection."""
+
+    @property
+    def usable(self) -> bool:
+        """The connection may carry another segment; otherwise `renew` first."""
+
+    async def renew(self, *, timeout: None, deadline: float | None) -> None:  # noqa: ASYNC109  # see `Lease.renew`
+        """Give up the connection for another one, ahead of everybody who waits.
+
+        Cancellation: the lease holds no connection.
+        """
 
     def return_(self, healthy: bool = True, reason: str = "") -> None:
         """Give it back, healthy or to be closed."""
@@ -95,7 +106,7 @@ class TaskHost:
         self.endpoint = endpoint.display
         self.retry = settings.retry
         self.budget = RetryBudget()
-        self.ticker = Ticker(self.loop, deadlines)
+        self.ticker = Ticker(self.loop, deadlines, patience(dialect))
         self._account = endpoint.account
         self._pool = pool
         self._settings = settings

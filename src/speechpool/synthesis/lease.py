@@ -40,6 +40,13 @@ class _Turn:
         self.reused = reused
         self.connect_time = 0.0  # the dial, if there was one, was waited for before the task
 
+    @property
+    def usable(self) -> bool:
+        return self._lease._fit
+
+    async def renew(self, *, timeout: None, deadline: float | None) -> None:  # noqa: ASYNC109  # see `Lease.renew`
+        self.connection = await self._lease._renewed(deadline)
+
     def return_(self, healthy: bool = True, reason: str = "") -> None:
         self._lease._turn_over(healthy, reason)
 
@@ -141,15 +148,15 @@ class SpeechLease:
         """The connection was open before it was borrowed."""
         return self._held().reused
 
-    def task(self, voice: Voice, *, sink: Sink | None = None) -> SpeechTask:
+    def task(self, voice: Voice, *, sink: Sink | None = None, bridge: bool = True) -> SpeechTask:
         """Return a task on this lease; see `AsyncSpeechPool.task`."""
         self._held()
-        return self._remember(SpeechTask(self._host, voice, sink=sink, wrap=sink is None))
+        return self._remember(SpeechTask(self._host, voice, sink=sink, wrap=sink is None, bridge=bridge))
 
-    def stream(self, text: Text, voice: Voice) -> SpeechStream:
+    def stream(self, text: Text, voice: Voice, *, bridge: bool = True) -> SpeechStream:
         """Return a stream on this lease; see `AsyncSpeechPool.stream`."""
         self._held()
-        return self._remember(SpeechStream(self._host, voice, text))
+        return self._remember(SpeechStream(self._host, voice, text, bridge=bridge))
 
     async def synthesize(self, text: str, voice: Voice) -> Speech:
         """Return the speech of a text; see `AsyncSpeechPool.synthesize`."""
@@ -173,7 +180,7 @@ class SpeechLease:
 
     def _try_turn(self) -> TaskLease | None:
         lease = self._held()
-        if self._busy or self._crowded or not self._healthy or not lease.usable:
+        if self._busy or self._crowded or not self._fit:
             return None
         self._busy = True
         return self._turn(lease)
@@ -186,14 +193,25 @@ class SpeechLease:
         lease = self._held()
         self._busy = True  # before the wait below: nobody else may renew the lease meanwhile
         try:
-            if fresh or not self._healthy or not lease.usable:
-                await lease.renew(timeout=None, deadline=deadline, fresh=fresh)
-                self._carried, self._healthy = 0, True
+            if fresh or not self._fit:
+                await self._renewed(deadline, fresh=fresh)
         except BaseException:
             self._busy = False
             self._let_go()
             raise
         return self._turn(lease)
+
+    @property
+    def _fit(self) -> bool:
+        """The connection may carry another task."""
+        return self._healthy and self._held().usable
+
+    async def _renewed(self, deadline: float | None, *, fresh: bool = False) -> SpeechConnection:
+        """Give up the connection for another one, and return that."""
+        lease = self._held()
+        await lease.renew(timeout=None, deadline=deadline, fresh=fresh)
+        self._carried, self._healthy = 0, True
+        return lease.connection
 
     @property
     def _crowded(self) -> bool:

@@ -13,6 +13,7 @@ from speechpool.protocol import Dialect, Voice
 from speechpool.protocol.inference import Inference
 from speechpool.settings import Deadlines, PoolSettings, with_overrides
 from speechpool.telemetry import Report, Telemetry
+from speechpool.transport.descriptors import check_descriptors
 
 from .connector import Dial, SpeechConnection, SpeechConnector
 from .core import TaskCore
@@ -88,6 +89,7 @@ class AsyncSpeechPool:
     async def __aenter__(self) -> Self:
         if self._pool is not None:
             raise PoolClosed("a pool is entered once; make another one.")
+        self._check_descriptors(self.settings.max_size)
         connector = SpeechConnector(
             self.endpoint,
             self._dialect,
@@ -137,7 +139,12 @@ class AsyncSpeechPool:
         await self._opened().wait_ready(min_ready)
 
     async def resize(self, max_size: int, min_size: int | None = None) -> None:
-        """Change the size at run time. Connections in use live on; the number converges as they come back."""
+        """Change the size at run time. Connections in use live on; the number converges as they come back.
+
+        Raises:
+            SettingsError: A size is out of range, or this process may not open so many descriptors.
+        """
+        self._check_descriptors(max_size, held=self.stats.size)
         await self._opened().resize(max_size, min_size)
 
     async def drain(self) -> None:
@@ -174,21 +181,42 @@ class AsyncSpeechPool:
         """
         return await synthesize(TaskCore(self._hosted(), voice, priority=priority, bounded=False), text)
 
-    def stream(self, text: Text, voice: Voice, *, priority: Priority = "interactive") -> SpeechStream:
+    def stream(
+        self, text: Text, voice: Voice, *, priority: Priority = "interactive", bridge: bool = True
+    ) -> SpeechStream:
         """Return a stream of audio for a text, or for its pieces as they come; see `SpeechStream`.
+
+        Args:
+            text: The text, or its pieces.
+            voice: Who speaks, and how.
+            priority: `interactive` is served before `bulk`.
+            bridge: See `task`.
 
         Raises:
             InvalidText: A text given whole breaks a rule.
         """
-        return SpeechStream(self._hosted(), voice, text, priority=priority)
+        return SpeechStream(self._hosted(), voice, text, priority=priority, bridge=bridge)
 
-    def task(self, voice: Voice, *, sink: Sink | None = None, priority: Priority = "interactive") -> SpeechTask:
+    def task(
+        self,
+        voice: Voice,
+        *,
+        sink: Sink | None = None,
+        priority: Priority = "interactive",
+        bridge: bool = True,
+    ) -> SpeechTask:
         """Return a task to control by hand; see `SpeechTask`.
 
-        A sink gets each piece of audio as `bytes` and every other event as it is, by a plain call on the event loop: it
-        must return soon. What it raises ends the task, and reaches whoever waits for it.
+        Args:
+            voice: Who speaks, and how.
+            sink: Gets each piece of audio as `bytes` and every other event as it is, by a plain call on the event loop:
+                it must return soon. What it raises ends the task, and reaches whoever waits for it.
+            priority: `interactive` is served before `bulk`.
+            bridge: When no text has come for nearly as long as the server takes it (CosyVoice: 20 of 23 s), its part of
+                the task is ended there, and the next text begins another part, on the same connection; its audio,
+                events and sums go on as if nothing had happened. False: the task fails with `TextGap` instead.
         """
-        return SpeechTask(self._hosted(), voice, priority=priority, sink=sink, wrap=sink is None)
+        return SpeechTask(self._hosted(), voice, priority=priority, sink=sink, wrap=sink is None, bridge=bridge)
 
     def borrow(self, *, timeout: float | None = None, priority: Priority = "interactive") -> SpeechLease:
         """Return a lease to enter with `async with`; see `SpeechLease`.
@@ -232,6 +260,12 @@ class AsyncSpeechPool:
         return self._opened().explain()
 
     # ---------------------------------------------------------------------------------- own
+    def _check_descriptors(self, max_size: int, *, held: int = 0) -> None:
+        if self._dial is None:  # somebody else's may need none
+            replacing = self.settings.max_replacing
+            what = f"max_size = {max_size} (and max_replacing = {replacing})"
+            check_descriptors(max_size + replacing, what, held=held)
+
     def _opened(self) -> Pool[SpeechConnection]:
         if self._pool is None:
             raise self._not_open()

@@ -30,6 +30,8 @@ class SpeechStream(TaskCore):
             async for chunk in stream:
                 play(chunk)
 
+    A text that comes with pauses longer than the server's text clock allows is bridged; see `AsyncSpeechPool.task`.
+
     Without `async with` the task starts with the first chunk asked for. Leaving or dropping it cancels what is left. A
     consumer that stops reading slows its own connection only; memory stays below about 512 KiB a stream.
 
@@ -39,8 +41,10 @@ class SpeechStream(TaskCore):
 
     __slots__ = ("_feeder", "_read", "_text")
 
-    def __init__(self, host: TaskHost, voice: Voice, text: Text, *, priority: Priority = "interactive") -> None:
-        super().__init__(host, voice, priority=priority)
+    def __init__(
+        self, host: TaskHost, voice: Voice, text: Text, *, priority: Priority = "interactive", bridge: bool = True
+    ) -> None:
+        super().__init__(host, voice, priority=priority, bridge=bridge)
         self._feeder: asyncio.Task[None] | None = None
         self._read = False
         self._text = text

@@ -24,7 +24,8 @@ class SpeechTask(TaskCore):
                 ...
 
     Entering borrows a connection and starts the task on the wire, so that its round trip hides behind the caller's
-    thinking. Leaving without `finish()`, or before the events were read to their end, cancels. With a sink there is
+    thinking. A caller that thinks longer than the server waits for text is bridged: see `AsyncSpeechPool.task`. Leaving
+    without `finish()`, or before the events were read to their end, cancels. With a sink there is
     nothing to read: leaving after `finish()` waits for the end.
 
     Raises:

@@ -33,9 +33,9 @@ class Ticker:
 
     __slots__ = ("_interval", "_loop", "_timer", "_watched")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, patience: float | None = None) -> None:
         limits = (
-            deadlines.start, deadlines.first_audio, deadlines.gap, deadlines.total, deadlines.cancel,
+            deadlines.start, deadlines.first_audio, deadlines.gap, deadlines.total, deadlines.cancel, patience,
         )  # fmt: skip
         self._loop = loop
         self._interval = min([LONGEST, *(limit / 20 for limit in limits if limit is not None)])

@@ -20,6 +20,7 @@ class TaskReport:
     Attributes:
         outcome: `completed`, `failed`, `cancelled` or `shed`; None while it runs.
         request_id: The wire id of the last segment.
+        request_ids: Those of all its segments, in order: the replayed ones, and those that were bridged.
         reused: It ran on a connection that was open before it was borrowed.
         first_packet_delay: From the first text to the first audio, the sum of the four parts after it.
         queue: Waiting for a permit and a connection, failed attempts included.
@@ -36,6 +37,7 @@ class TaskReport:
 
     outcome: str | None
     request_id: str | None
+    request_ids: tuple[str, ...]
     reused: bool
     first_packet_delay: float | None
     queue: float | None

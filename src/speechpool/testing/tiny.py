@@ -38,6 +38,7 @@ class Tiny:
     begins_with_text = True
     text_may_follow = False
     can_cancel = False
+    text_gap: float | None = None
     text_rules = STREAMED_TEXT
     lifetime = LifetimeProfile()
 

@@ -7,7 +7,7 @@ ends, `failures` what an error code means. `handshake`, `segment` (client) and `
 Source: DashScope's WebSocket API reference and the official SDKs, as of 2026-10.
 """
 
-from .client import CosyVoice, CosyVoiceSegment
+from .client import TEXT_GAP, CosyVoice, CosyVoiceSegment
 from .failures import FAILURES, INVALID_ACTION, INVALID_PARAMETER
 from .order import Malformed, Refused, TaskOrder
 from .server import (
@@ -26,6 +26,7 @@ __all__ = [
     "FAILURES",
     "INVALID_ACTION",
     "INVALID_PARAMETER",
+    "TEXT_GAP",
     "CancelTask",
     "ContinueTask",
     "CosyVoice",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -18,11 +19,19 @@ from .handshake import LIFETIME, PATH, handshake_headers
 from .segment import NOTHING, InferenceSegment, server_request_id
 from .states import State, Step
 
-__all__ = ["CosyVoice", "CosyVoiceSegment"]
+__all__ = ["TEXT_GAP", "CosyVoice", "CosyVoiceSegment"]
+
+TEXT_GAP: Final = 23.0
+"""Seconds without new text after which the server gives a task up (API reference). Whether that clock stands still
+while audio flows is told in two ways, so nobody should count on it."""
 
 
 class CosyVoice:
-    """The dialect of CosyVoice and Qwen-Audio-TTS: any voice and format follows any other on one connection."""
+    """The dialect of CosyVoice and Qwen-Audio-TTS: any voice and format follows any other on one connection.
+
+    Args:
+        text_gap: Seconds without new text after which the server gives a task up, where it is not the provider's.
+    """
 
     name = "cosyvoice"
     tasks_per_connection: int | None = None
@@ -31,6 +40,9 @@ class CosyVoice:
     can_cancel = True
     text_rules = STREAMED_TEXT
     lifetime = LIFETIME
+
+    def __init__(self, *, text_gap: float | None = TEXT_GAP) -> None:
+        self.text_gap = text_gap
 
     def path(self, voice: Voice | None = None) -> str:
         """Return the path of the URL; it is the same for all voices."""

@@ -30,6 +30,7 @@ class Sambert:
     begins_with_text = True
     text_may_follow = False
     can_cancel = False  # none is documented
+    text_gap: float | None = None  # the whole text is there
     text_rules = ONE_TEXT
     lifetime = LIFETIME
 

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import struct
 
-from .errors import SettingsError
+from speechpool.errors import SettingsError
+
+from . import mp3
 
 __all__ = [
     "DEFAULT_SAMPLE_RATE",
     "FORMATS",
     "OPUS_SAMPLE_RATES",
     "SAMPLE_RATES",
+    "carries_audio",
     "check_format",
     "check_sample_rate",
     "default_sample_rate",
     "pcm_seconds",
     "sample_rates",
+    "stream_seconds",
     "wav_header",
     "wav_payload_offset",
 ]
@@ -106,13 +110,6 @@ def pcm_seconds(length: int, sample_rate: int) -> float:
 
 
 # ------------------------------------------------------------------------------------------ streams
-_MP3_BIT_RATES = {
-    # MPEG 1 layer III, then MPEG 2 and 2.5 layer III: kbit/s by the header's index (ISO 11172-3, 13818-3).
-    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
-    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
-}
-
-
 def carries_audio(audio_format: str, data: bytes) -> bool:
     """Whether the first bytes of a stream hold more than the header of their container."""
     if audio_format == "wav" and data[:4] == b"RIFF":
@@ -151,8 +148,5 @@ def _opus_seconds(data: bytes) -> float | None:
 
 
 def _mp3_seconds(head: bytes, length: int) -> float | None:
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
-        return None
-    mpeg1 = head[1] & 0x18 == 0x18
-    bit_rate = _MP3_BIT_RATES[mpeg1][head[2] >> 4]
-    return length * 8 / (bit_rate * 1000) if bit_rate else None
+    frame = mp3.read_header(head)
+    return None if frame is None else length * 8 / (frame.bit_rate * 1000)
