@@ -178,7 +178,8 @@ def _split(url: str) -> SplitResult:
         raise SettingsError(f"{shown!r} is no WebSocket URL; it must begin with ws:// or wss:// and name a host.")
     if "@" in parts.netloc or parts.fragment:
         raise SettingsError(
-            f"the URL of {parts.hostname} holds a user, a password or a fragment; a key goes into api_key or headers."
+            f"the URL of {parts.hostname} holds a user, a password or a fragment; "
+            "the key goes into api_key or DASHSCOPE_API_KEY."
         )
     return parts
 
