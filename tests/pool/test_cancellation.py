@@ -46,6 +46,23 @@ def test_t01_a_cancelled_waiter_leaves_the_queue(position):
     run(main())
 
 
+def test_t01_when_all_have_given_up_nobody_waits():
+    async def main():
+        pool, _ = await open_pool(max_size=1)
+        lease = await pool.borrow()
+        tasks = [borrower(pool) for _ in range(3)]
+        await steps(1)
+        for left, task in enumerate(reversed(tasks)):
+            task.cancel()
+            await steps(1)
+            assert pool.stats.waiting == 2 - left
+        lease.return_()
+        assert (pool.stats.idle, pool.stats.waiting, pool.stats.cancelled) == (1, 0, 3)
+        await finish(pool)
+
+    run(main())
+
+
 @pytest.mark.parametrize("turns", range(4))
 def test_t02_cancelled_in_the_tick_of_the_hand_over(turns):
     async def main():
