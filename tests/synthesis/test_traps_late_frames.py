@@ -124,3 +124,32 @@ def test_t38_frames_of_another_task_in_the_middle_of_the_audio_end_the_task_and_
             assert len(server.tasks) == 2
 
     run(main())
+
+
+def test_t38_the_end_of_an_earlier_task_ends_no_later_one_and_costs_the_connection():
+    async def main():
+        async with pool_and_server(max_size=1) as (pool, server):
+            ends = []
+
+            def finish(session, _):
+                ends.append(session.protocol.finished(session.characters))
+                session.send(ends[-1])
+                return True
+
+            server.hooks[FinishTask] = finish
+            await pool.synthesize("One.", VOICE)
+
+            def speak(session, instruction):
+                session.begin(instruction.text)
+                session.audio(b"mine, ")
+                session.send(ends[0])  # once more, in the middle
+                session.audio(b"all of it")
+                return True
+
+            server.hooks[ContinueTask] = speak
+            speech = await pool.synthesize("Two.", VOICE)
+            assert (speech.audio, speech.report.retries) == (b"mine, all of it", 0)
+            await settle()
+            assert pool.stats.discarded["stray frames"] == 1
+
+    run(main())

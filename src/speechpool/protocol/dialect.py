@@ -37,6 +37,9 @@ class Segment(Protocol):
     stray: bool
     """Something came that belonged to no running segment: the connection must not be used again."""
 
+    mixed_up: bool
+    """It may be followed by audio of which nobody could say that it is another task's: the connection is to be left."""
+
     def begin(self, text: str | None = None) -> bytes:
         """Return the first frame. `text` is the first text where the dialect begins with one, else None."""
 

@@ -274,7 +274,7 @@ class TaskCore(Segments):
         except ProtocolViolation as error:
             self._broken(error)
             return
-        if segment.stray:
+        if segment.mixed_up:
             self._mixed_up()
             return
         for event in events:

@@ -16,6 +16,7 @@ __all__ = ["NOTHING", "InferenceSegment", "server_request_id"]
 NOTHING: Final[tuple[Event, ...]] = ()
 
 _EVENTS: Final = {step.value: step for step in (Step.STARTED, Step.GENERATED, Step.FINISHED, Step.FAILED)}
+_LAST: Final = frozenset({Step.FINISHED.value, Step.FAILED.value})
 _TAKES_AUDIO: Final = frozenset({State.RUNNING, State.FINISHING})
 
 
@@ -30,7 +31,7 @@ _R = TypeVar("_R", bound=_Reply)
 class InferenceSegment(Generic[_R]):
     """Matches events to its id, walks the table of states, and tells start and failure. The rest is the protocol's."""
 
-    __slots__ = ("ended", "id", "state", "stray", "takes_audio")
+    __slots__ = ("ended", "id", "mixed_up", "state", "stray", "takes_audio")
 
     def __init__(self, segment_id: str) -> None:
         self.id = segment_id
@@ -38,6 +39,7 @@ class InferenceSegment(Generic[_R]):
         self.takes_audio = False
         self.ended = False
         self.stray = False
+        self.mixed_up = False
 
     def feed(self, data: bytes) -> tuple[Event, ...]:
         """Take one text frame and return its events; see `Segment.feed`."""
@@ -46,6 +48,7 @@ class InferenceSegment(Generic[_R]):
         if header.task_id != self.id:
             # A late event of an earlier task. It means nothing to this one, but the connection is not in order.
             self.stray = True
+            self.mixed_up |= header.event not in _LAST  # nothing follows an end, so no audio of that task
             return NOTHING
         step = _EVENTS.get(header.event)
         if step is None:
