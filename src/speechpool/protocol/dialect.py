@@ -37,6 +37,9 @@ class Segment(Protocol):
     stray: bool
     """Something came that belonged to no running segment: the connection must not be used again."""
 
+    before: str | None
+    """The id of the segment before it on the same connection, whose end some servers tell twice; the caller sets it."""
+
     mixed_up: bool
     """It may be followed by audio of which nobody could say that it is another task's: the connection is to be left."""
 

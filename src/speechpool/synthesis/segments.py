@@ -173,7 +173,8 @@ class Segments(Delivery):
         self.on_binary = self._stray
         connection.transport.owner = self
         try:
-            self._segment = self._dialect.segment(self.voice, segment_id)
+            self._segment = segment = self._dialect.segment(self.voice, segment_id)
+            segment.before, connection.last_id = connection.last_id, segment_id
             if not self._dialect.begins_with_text:
                 connection.transport.send(self._segment.begin())
                 self._segment_begun = True

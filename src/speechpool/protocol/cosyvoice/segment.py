@@ -31,7 +31,7 @@ _R = TypeVar("_R", bound=_Reply)
 class InferenceSegment(Generic[_R]):
     """Matches events to its id, walks the table of states, and tells start and failure. The rest is the protocol's."""
 
-    __slots__ = ("ended", "id", "mixed_up", "state", "stray", "takes_audio")
+    __slots__ = ("before", "ended", "id", "mixed_up", "state", "stray", "takes_audio")
 
     def __init__(self, segment_id: str) -> None:
         self.id = segment_id
@@ -40,6 +40,7 @@ class InferenceSegment(Generic[_R]):
         self.ended = False
         self.stray = False
         self.mixed_up = False
+        self.before: str | None = None
 
     def feed(self, data: bytes) -> tuple[Event, ...]:
         """Take one text frame and return its events; see `Segment.feed`."""
@@ -48,7 +49,8 @@ class InferenceSegment(Generic[_R]):
         if header.task_id != self.id:
             # A late event of an earlier task. It means nothing to this one, but the connection is not in order.
             self.stray = True
-            self.mixed_up |= header.event not in _LAST  # nothing follows an end, so no audio of that task
+            # Nothing follows the end of the task before, so no audio of it.
+            self.mixed_up |= header.task_id != self.before or header.event not in _LAST
             return NOTHING
         step = _EVENTS.get(header.event)
         if step is None:
