@@ -307,6 +307,24 @@ def test_a_crash_of_the_server_teaches_nothing():
     run(main())
 
 
+def test_connections_that_die_young_or_right_after_their_use_do_not_let_the_pool_dial_without_end():
+    async def main():
+        server = Server()
+        pool = await pool_on(server, max_size=1)
+        for pause in (5, 12, 28, 3):
+            for _ in range(6):  # always in use, so that its age might be to blame
+                lease = await pool.borrow()
+                await asyncio.sleep(0.2)
+                lease.return_()
+            server.alive[0].die()
+            await asyncio.sleep(pause)
+        assert (pool.stats.idle_limit, pool.stats.age_limit) == (50.0, None)
+        assert len(server.dials) == 5
+        await pool.close()
+
+    run(main())
+
+
 def test_a_limit_that_was_lifted_comes_back_when_the_longest_idle_one_dies():
     async def main():
         server = Server(idle=300.0)

@@ -17,6 +17,7 @@ import math
 
 from speechpool.settings import LifetimeProfile, PoolSettings
 
+from .pace import SHORT_LIFE
 from .slot import Slot, SlotState
 
 __all__ = ["JITTER", "LEAD", "Lifetimes", "Limit"]
@@ -68,7 +69,8 @@ class Limit:
         of which had the time to begin after the first one. One above it needs no proof: it costs little.
         """
         bound = MARGIN * lasted
-        if bound >= self.seconds:
+        # No server ends connections after next to no time by a rule: two accidents would let the pool dial without end.
+        if bound >= self.seconds or lasted < SHORT_LIFE:
             return False
         if bound < self._profile and not self._confirmed(lasted, now):
             return False
