@@ -149,3 +149,58 @@ def test_starts_never_exceed_rate_times_time_plus_burst(limit, steps):
         assert limit * 0.1 - 1e-9 <= rate.rate <= limit
         # One token is what a probe after a pause may take.
         assert taken <= limit * now + max(1.0, limit) + 1 + 1e-6
+
+
+# ------------------------------------------------------------------------------------ a learned rate looks for the limit
+def in_use(rate, seconds):
+    """Use a rate to the full for so long; returns how high it was at each completion."""
+    heights, left = [], seconds
+    while left > 0:
+        left -= 1 / rate.rate
+        rate.completed(waited=True)
+        heights.append(rate.rate)
+    return heights
+
+
+def test_the_first_throttling_of_a_learned_rate_halves_it_and_later_ones_take_a_fifth():
+    rate = learned(40.0)
+    rate.throttled(1.0, submitted=0.5, retry_after=None)
+    assert rate.rate == 20.0
+    rate.throttled(2.0, submitted=1.5, retry_after=None)
+    assert rate.rate == pytest.approx(16.0)
+    rate.throttled(2.1, submitted=1.5, retry_after=None)  # the same overload
+    assert rate.rate == pytest.approx(16.0)
+
+
+def test_a_learned_rate_returns_in_five_seconds_to_where_it_was_throttled_and_passes_there_slowly():
+    rate = learned(20.0)
+    rate.throttled(1.0, submitted=0.5, retry_after=None)
+    rate.throttled(2.0, submitted=1.5, retry_after=None)
+    ceiling = 10.0
+    in_use(rate, 3.0)
+    assert 0.98 * ceiling < rate.rate < ceiling
+    in_use(rate, 4.0)
+    assert ceiling < rate.rate < 1.03 * ceiling
+
+
+def test_a_learned_rate_grows_ever_faster_where_nothing_stops_it():
+    rate = learned(2.0)
+    rate.throttled(1.0, submitted=0.5, retry_after=None)
+    heights = in_use(rate, 30.0)
+    assert heights == sorted(heights)
+    assert rate.rate > 30.0
+
+
+def test_a_learned_rate_comes_down_as_far_as_it_has_to_and_never_stops():
+    rate = learned(100.0)
+    for second in range(100):
+        rate.throttled(second + 1.0, submitted=second + 0.5, retry_after=None)
+    assert 0.05 < rate.rate <= 0.1
+    assert rate.delay(1, 101.0) < 20
+    in_use(rate, 60.0)
+    assert rate.rate > 1.0
+
+
+def test_a_wait_at_a_learned_rate_is_in_doubt_by_one_step_back():
+    assert configured(4.0).doubt == 0.0
+    assert learned(4.0).doubt == pytest.approx(0.25)

@@ -515,3 +515,36 @@ def test_a_quick_rate_is_waited_for_on_uvloop_too():
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+# ------------------------------------------------------------------------------------------ a learned rate, and retries
+def test_at_a_learned_rate_nobody_waits_who_one_step_back_would_make_too_late():
+    async def scenario(quota, loop):
+        first = [ask(quota) for _ in range(4)]
+        first[0].settle("throttled")  # two a second from now on
+        for _ in range(3):
+            ask(quota)
+        assert state(quota).predicted_wait == pytest.approx(2.0)
+        with pytest.raises(Shed, match=r"in 2 s, give or take 0\.5 s, the deadline in 2\.4 s") as caught:
+            ask(quota, deadline=loop.now + 2.4)
+        assert caught.value.predicted_wait == pytest.approx(2.0)
+        assert not ask(quota, deadline=loop.now + 2.6).granted
+
+    run(scenario)
+
+
+def test_the_predicted_wait_is_nothing_where_nothing_limits():
+    quota = LocalQuota()
+    ask(quota)
+    assert state(quota).predicted_wait == 0.0
+
+
+def test_an_account_and_model_has_one_budget_of_retries():
+    quota = LocalQuota()
+    budget = quota.retry_budget("account", "model")
+    assert quota.retry_budget("account", "model") is budget
+    assert quota.retry_budget("account", "other") is not budget
+    assert quota.retry_budget("other", "model") is not budget
+    assert LocalQuota().retry_budget("account", "model") is not budget
+    ask(quota)
+    assert quota.retry_budget("account", "model") is budget

@@ -63,11 +63,15 @@ class World(RuleBasedStateMachine):
         profile=profiles,
         jitter=st.floats(0, 1, exclude_max=True),
         timeout=st.none() | st.just(3.0),
+        turn=st.none() | st.sampled_from([0.1, 2.0, 30.0]),
     )
-    def begin(self, settings, profile, jitter, timeout):
+    def begin(self, settings, profile, jitter, timeout, turn):
         self.now = 100.0
         backoff = Backoff(0.1, 4.0, random=lambda: jitter)
         self.core = Core(settings, backoff, connect_timeout=timeout, profile=profile)
+        if turn is not None:  # how long borrowers keep their connections is known already
+            self.core.forecast.begin(self.now - 20 * turn, 0)
+            self.core.forecast.look(self.now, 20, 1)
         self.largest = settings.max_size
         self.dialling, self.closing, self.abandoned = [], [], set()
         self.held = {}  # slot: use
@@ -129,6 +133,16 @@ class World(RuleBasedStateMachine):
         self.waiting.remove(action.waiter)
         if action.reason is Refusal.TIMEOUT:
             assert action.waiter.deadline <= self.now
+        if action.reason is Refusal.SHED:
+            waiter = action.waiter
+            assert self.now == waiter.since < waiter.deadline < math.inf, "shed at once, because of a deadline"
+            assert waiter.rank != FRONT
+            assert not waiter.fresh
+            assert waiter.predicted is not None
+            assert waiter.predicted * 2 > waiter.deadline - self.now, "shed with much time left"
+            assert not self.core.idle
+            assert self.waiting, "the first in line was shed"
+            assert self.core.total >= self.core.max_size, "a dial could have served it"
         if action.reason is Refusal.REFUSED:
             assert self.core.pace.refused is not None
         if action.reason is Refusal.DOWN:
@@ -161,6 +175,12 @@ class World(RuleBasedStateMachine):
             assert waiter.slot is not None
             assert waiter.reused
             assert waiter.connect_time == 0
+
+    @precondition(lambda self: self.held and not self.core.opening)
+    @rule(number=st.integers(2, 6), rank=st.sampled_from([INTERACTIVE, INTERACTIVE, BULK]))
+    def a_crowd_comes(self, number, rank):
+        for _ in range(number):
+            self.borrow(rank, fresh=False, patience=3.0)
 
     @precondition(lambda self: self.waiting)
     @rule(which=Slots)

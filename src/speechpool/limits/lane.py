@@ -15,6 +15,7 @@ from speechpool.errors import LeaseError, Shed, WrongLoop
 
 from .permit import LocalPermit, Outcome, Priority
 from .rate import AdaptiveRate
+from .retry import RetryBudget
 
 __all__ = ["Lane"]
 
@@ -37,6 +38,7 @@ class Lane:
         clock: Callable[[], float],
     ) -> None:
         self._model = model
+        self.budget = RetryBudget()
         self._clock = clock
         self._concurrency = concurrency
         now = clock()
@@ -57,6 +59,10 @@ class Lane:
     def waiting(self) -> int:
         """Permits that are requested and not granted."""
         return len(self._interactive) + len(self._bulk)
+
+    def predicted_wait(self) -> float:
+        """Return the seconds that an interactive request would wait that came now."""
+        return self._predict(len(self._interactive) + 1, self._clock())
 
     def request(self, priority: Priority, deadline: float | None) -> LocalPermit:
         """Return a permit, granted or queued. Raises Shed where it would come after `deadline`."""
@@ -83,7 +89,7 @@ class Lane:
     def _check(self, permit: LocalPermit, priority: Priority, deadline: float, now: float) -> None:
         place = self.waiting if priority == "bulk" else len(self._interactive)
         wait = self._predict(place, now)
-        if now + wait > deadline:
+        if now + wait + self._doubt(wait) > deadline:
             self._drop(permit)
             permit.outcome = "shed"
             self.shed += 1
@@ -96,10 +102,14 @@ class Lane:
             wait = max(wait, beyond * self._duration / self._concurrency)
         return wait
 
+    def _doubt(self, wait: float) -> float:
+        return 0.0 if self.bucket is None else wait * self.bucket.doubt
+
     def _too_late(self, wait: float, left: float) -> Shed:
         rate = "no known rate" if self.bucket is None else f"{self.bucket.rate:.3g} tasks a second"
+        margin = f", give or take {self._doubt(wait):.2g} s," if self._doubt(wait) else ","
         return Shed(
-            f"a permit for {self._model!r} would come in {wait:.3g} s, the deadline in {max(left, 0.0):.3g} s: "
+            f"a permit for {self._model!r} would come in {wait:.3g} s{margin} the deadline in {max(left, 0.0):.3g} s: "
             f"{self.waiting} wait already, at {rate} and {self.running} running. Send less, wait longer, or ask the "
             "provider for a higher limit.",
             predicted_wait=wait,

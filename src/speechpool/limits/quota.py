@@ -17,6 +17,7 @@ from speechpool.errors import SettingsError
 
 from .lane import Lane
 from .permit import LocalPermit, Outcome, Priority
+from .retry import RetryBudget
 
 __all__ = ["LocalQuota", "Outcome", "Permit", "Priority", "Quota", "QuotaState", "warn_if_oversized"]
 
@@ -65,6 +66,9 @@ class Quota(Protocol):
             Shed: It would come after the deadline.
         """
 
+    def retry_budget(self, account: str, model: str) -> RetryBudget:
+        """Return what all tasks of an account and model may spend on retries; the same object every time."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuotaState:
@@ -77,6 +81,7 @@ class QuotaState:
         rate: The rate in force; below `limit` after throttling; None: nothing is known to limit it.
         running: Permits granted and not settled.
         waiting: Permits requested and not granted.
+        predicted_wait: Seconds that an interactive request would wait that came now, as far as is known.
         granted: Permits granted so far.
         throttled: Answers that said "too much" so far.
         shed: Requests refused because of their deadline so far.
@@ -88,6 +93,7 @@ class QuotaState:
     rate: float | None
     running: int
     waiting: int
+    predicted_wait: float
     granted: int
     throttled: int
     shed: int
@@ -142,12 +148,19 @@ class LocalQuota:
         Raises:
             Shed: It would come after the deadline.
         """
+        return self._lane(account, model).request(priority, deadline)
+
+    def retry_budget(self, account: str, model: str) -> RetryBudget:
+        """Return what all tasks of an account and model may spend on retries, as `Quota.retry_budget` says."""
+        return self._lane(account, model).budget
+
+    def _lane(self, account: str, model: str) -> Lane:
         lane = self._lanes.get((account, model))
         if lane is None:
             lane = self._lanes[account, model] = Lane(
                 model, rate=self._rate, burst=self._burst, concurrency=self._concurrency, clock=self._clock
             )
-        return lane.request(priority, deadline)
+        return lane
 
     def states(self) -> list[QuotaState]:
         """Return every account and model that was asked for, as it is now."""
@@ -161,6 +174,7 @@ class LocalQuota:
             rate=None if lane.bucket is None else lane.bucket.rate,
             running=lane.running,
             waiting=lane.waiting,
+            predicted_wait=lane.predicted_wait(),
             granted=lane.granted,
             throttled=lane.throttled,
             shed=lane.shed,

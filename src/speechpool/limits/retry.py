@@ -1,4 +1,7 @@
-"""How many retries a pool may afford: a share of its tasks, so that a sick server is not buried under repetitions."""
+"""How many retries an account and model may afford: a share of its tasks.
+
+So a sick server is not buried under repetitions, however many pools there are: those that share a quota share this.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ __all__ = ["RetryBudget"]
 class RetryBudget:
     """A balance of retries that tasks pay into. Has no clock, so quiet hours save up nothing.
 
-    Every task that starts deposits `ratio`, every retry withdraws 1. The balance begins at `minimum`, so that a pool
-    with few tasks may retry, too, and never exceeds `maximum`, so that a long healthy time cannot pay for a storm.
+    Every task that starts deposits `ratio`, every retry withdraws 1. The balance begins at `minimum`, so that few
+    tasks may be retried, too, and never exceeds `maximum`, so that a long healthy time cannot pay for a storm.
 
     Args:
         ratio: Retries that each started task earns; 0 to 1.

@@ -27,6 +27,7 @@ from speechpool.limits import Backoff
 from speechpool.settings import LifetimeProfile, PoolSettings
 
 from .census import Census
+from .forecast import Forecast, spread
 from .lifetime import Lifetimes
 from .pace import Pace
 from .slot import (
@@ -42,7 +43,7 @@ from .slot import (
     Slot,
     SlotState,
 )
-from .waiting import FRONT, Waiter, WaitingLine
+from .waiting import BULK, BULK_AGEING, FRONT, INTERACTIVE, Waiter, WaitingLine
 
 __all__ = ["UNKNOWN", "Core", "Phase"]
 
@@ -79,10 +80,11 @@ class Core(Census):
         phase: Where the pool is in its life.
         line: Who waits.
         pace: When the next dial may begin, and the last failure.
+        forecast: How long somebody would wait.
         lifetimes: How long connections live, as far as is known.
     """
 
-    __slots__ = ("_connect_timeout", "_serial", "lifetimes", "line", "pace", "phase")
+    __slots__ = ("_connect_timeout", "_serial", "forecast", "lifetimes", "line", "pace", "phase")
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class Core(Census):
         self.phase = Phase.NEW
         self.line = WaitingLine()
         self.pace = Pace(settings, backoff)
+        self.forecast = Forecast()
         self.lifetimes = Lifetimes(settings, profile)
         super().__init__(settings)
 
@@ -175,6 +178,8 @@ class Core(Census):
         refusal = self._refusal(waiter, now)
         if refusal is not None:
             return [*actions, Fail(waiter, refusal), *self._refill(now)]
+        if not self.line.size:
+            self.forecast.begin(now, self.counters.borrowed)
         self.line.join(waiter)
         if waiter.deadline < self.wake:  # noqa: PLR1730  # as in `_place`
             self.wake = waiter.deadline
@@ -207,10 +212,50 @@ class Core(Census):
         if (waiter.fresh or not self.borrowed) and self.pace.down and (self.opening or now < self.pace.dial_after):
             self.counters.down += 1
             return Refusal.DOWN
-        if waiter.rank != FRONT and (self.line.size >= self.waiting_limit or (self.fails and self._hopeless(waiter))):
+        size, rank = self.line.size, waiter.rank
+        if rank != FRONT and (size >= self.waiting_limit or (self.fails and self._hopeless(waiter))):
             self.counters.full += 1
             return Refusal.FULL
+        if size * self.forecast.alarm > waiter.deadline - now or now > self.forecast.alarm_until or rank == BULK:
+            return self._shed(waiter, now)
         return None
+
+    def _shed(self, waiter: Waiter, now: float) -> Refusal | None:
+        """Let a waiter go at once that would hardly be served before its deadline.
+
+        In an overload the line is as long as this lets it be. Were it so long that half of those at its end came too
+        late, these would wait for nothing; a little shorter, it keeps the connections just as busy.
+        """
+        # Whoever would be the first in line may stay: the pool learns by those who wait.
+        if not self.line.size or waiter.rank == FRONT or waiter.fresh or self._growing:
+            return None
+        waiter.predicted = wait = self.expected_wait(now, waiter.rank)
+        if wait is None or wait + spread(wait, self.line.size + 1) <= waiter.deadline - now:
+            return None
+        self.counters.shed += 1
+        return Refusal.SHED
+
+    def expected_wait(self, now: float, rank: int = INTERACTIVE) -> float | None:
+        """Return the seconds that one would wait who came now; None where that is not known."""
+        if self.idle:
+            return 0.0
+        if self._growing:
+            return self.forecast.dial
+        line = self.line
+        if line.size:
+            self.forecast.look(now, self.counters.borrowed, self.total)
+        place = line.ahead(rank, now) + 1
+        wait = self.forecast.wait(place, now, self.total, opening=self.opening, waiting=line.size > 0)
+        if wait is not None and rank == BULK:
+            # It is passed by as many interactive ones as there are among those who came lately.
+            bulk = (line.bulk + 1) / place
+            wait = min(wait / bulk, wait + (1 - bulk) * BULK_AGEING)
+        return wait
+
+    @property
+    def _growing(self) -> bool:
+        """Whether a dial can serve who comes now, so that the hand-overs so far say nothing of it."""
+        return self.grows or (self.total < self.max_size and self.limited_by is None)
 
     def _hopeless(self, waiter: Waiter) -> bool:
         """Whether, under `overflow="fail"`, no dial can serve one more waiter."""
@@ -222,6 +267,7 @@ class Core(Census):
         slot, waiter.slot = waiter.slot, None
         if slot is not None:
             self.counters.cancelled += 1
+            self.forecast.skip()
             return self.returned(slot, waiter.use, now, used=False)
         if self.line.leave(waiter):
             self.counters.cancelled += 1
@@ -259,6 +305,8 @@ class Core(Census):
                 slot.due = due = now + self._leak_after
                 if due < self.wake:  # noqa: PLR1730  # as in `_place`; the last borrower may have been overdue
                     self.wake = due
+                if not self.line.size:
+                    self.forecast.look(now, counters.borrowed, self.total)
                 return [HandOver(waiter, slot)]
         slot.lent = False
         if slot.state is not _BORROWED:
@@ -292,6 +340,10 @@ class Core(Census):
                     waiter.connect_time = now - max(waiter.since, slot.dialled_at)
                 else:
                     self.counters.reused += 1
+                if dialled and self.total < self.max_size:
+                    self.forecast.skip()  # the pool grows
+                if not line.size:
+                    self.forecast.look(now, self.counters.borrowed, self.total)
                 return [HandOver(waiter, slot)]
         if slot.overflow or len(self.idle) >= self.idle_limit or self.phase is not Phase.RUNNING:
             reason = "overflow" if slot.overflow else "surplus" if self.phase is Phase.RUNNING else "drained"
@@ -343,6 +395,7 @@ class Core(Census):
             self._mourn(slot, now)
             return [self._close(slot, "lost", now), *self._refill(now)]
         self.pace.opened(now)
+        self.forecast.dialled(now - slot.dialled_at)
         self.wake = min(self.wake, self.pace.proof_at)
         actions = [] if slot.partner is None else self._supersede(slot.partner, now)
         actions += self._place(slot, now, dialled=True)

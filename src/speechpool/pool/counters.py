@@ -22,6 +22,7 @@ class Counters:
         timeouts: Borrowers whose deadline came first.
         cancelled: Borrowers that were cancelled before they had a connection.
         full: Borrowers turned away because of `max_waiting` or `overflow="fail"`.
+        shed: Borrowers turned away at once because they would have waited beyond their deadline.
         refused: Borrowers that failed because the endpoint refuses connections for good.
         down: Borrowers that failed at once, or waited no longer, because the endpoint was away.
         closed: Connections that are gone.
@@ -37,6 +38,7 @@ class Counters:
     timeouts: int = 0
     cancelled: int = 0
     full: int = 0
+    shed: int = 0
     refused: int = 0
     down: int = 0
     closed: int = 0

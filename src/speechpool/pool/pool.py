@@ -125,7 +125,7 @@ class Pool(Engine, Generic[C]):
                 await self.close()
                 raise copied(error)
         if core.phase is not Phase.RUNNING:
-            raise self._refusal(Refusal.CLOSED)
+            raise self._closed()
 
     async def wait_ready(self, min_ready: int | None = None) -> None:
         """Wait until connections are open.
@@ -152,7 +152,7 @@ class Pool(Engine, Generic[C]):
 
         await self._until(lambda: ready() or self._stuck or core.pace.down)
         if core.phase is not Phase.RUNNING:
-            raise self._refusal(Refusal.CLOSED)
+            raise self._closed()
         if ready():
             return
         if core.pace.refused is not None:
@@ -273,6 +273,7 @@ class Pool(Engine, Generic[C]):
         Raises:
             PoolTimeout: None became free in time.
             PoolFull: Too many wait already.
+            Shed: It would have waited beyond its limit, by what was seen lately; raised at once.
             PoolClosed: The pool is closed, drains, or was never opened.
             ConnectFailed: The endpoint refuses connections for good.
             EndpointDown: The endpoint is away (`outage_after`), and nothing is borrowed that could come back.
@@ -308,7 +309,7 @@ class Pool(Engine, Generic[C]):
                 raise
             now = self._now()
             if reason is not None:
-                raise self._refusal(reason, now - waiter.since)
+                raise refusal(reason, core, self.stats, waiter, now)
             slot = waiter.slot
             assert slot is not None  # noqa: S101  # a waiter without a reason to fail was served
             if not slot.dead and self._jobs.usable(slot.connection):
@@ -349,5 +350,6 @@ class Pool(Engine, Generic[C]):
     def _still_good(self, slot: Slot) -> bool:
         return not slot.dead and self._now() < slot.expires and self._jobs.usable(slot.connection)
 
-    def _refusal(self, reason: Refusal, waited: float = 0.0) -> BaseException:
-        return refusal(reason, self._core, self.stats, waited)
+    def _closed(self) -> BaseException:
+        now = self._now()
+        return refusal(Refusal.CLOSED, self._core, self.stats, Waiter(now), now)

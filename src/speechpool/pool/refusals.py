@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from speechpool.errors import EndpointDown, PoolClosed, PoolFull, PoolTimeout
+from speechpool.errors import EndpointDown, PoolClosed, PoolFull, PoolTimeout, Shed
 
 from .core import Core, Phase
+from .forecast import spread
 from .slot import Refusal
 from .stats import PoolStats
+from .waiting import Waiter
 
 __all__ = ["away", "copied", "refusal"]
 
 
-def refusal(reason: Refusal, core: Core, stats: PoolStats, waited: float) -> BaseException:
+def refusal(reason: Refusal, core: Core, stats: PoolStats, waiter: Waiter, now: float) -> BaseException:
     """Return the error for a borrower that was turned away."""
     if reason is Refusal.CLOSED:
         return _closed(core, stats)
@@ -21,7 +23,9 @@ def refusal(reason: Refusal, core: Core, stats: PoolStats, waited: float) -> Bas
         return copied(core.pace.refused)
     if reason is Refusal.DOWN and stats.last_error is not None:
         return away(stats)
-    return _timeout(stats, waited)
+    if reason is Refusal.SHED and waiter.predicted is not None:
+        return _shed(stats, waiter.predicted, waiter.deadline - waiter.since)
+    return _timeout(stats, now - waiter.since)
 
 
 def _closed(core: Core, stats: PoolStats) -> PoolClosed:
@@ -58,6 +62,17 @@ def _full(core: Core, stats: PoolStats) -> PoolFull:
     return PoolFull(
         f"pool {stats.name!r} has nothing idle ({stats.borrowed} borrowed of max_size = {stats.max_size}), "
         f"and {limit}. Slow down, or raise the limit.",
+        endpoint=stats.endpoint,
+    )
+
+
+def _shed(stats: PoolStats, wait: float, left: float) -> Shed:
+    margin = spread(wait, stats.waiting + 1)
+    return Shed(
+        f"a connection of pool {stats.name!r} would come in {wait:.3g} s, give or take {margin:.2g} s, "
+        f"the deadline in {left:.3g} s: {stats.waiting} wait already, for {stats.size} connections. Send less, wait "
+        "longer, or raise max_size.",
+        predicted_wait=wait,
         endpoint=stats.endpoint,
     )
 

@@ -117,6 +117,7 @@ class Refusal(enum.Enum):
     DOWN = "down"
     FULL = "full"
     REFUSED = "refused"
+    SHED = "shed"
     TIMEOUT = "timeout"
 
 

@@ -32,6 +32,8 @@ class PoolStats:
         replacing: Those of `size` that exist beyond `max_size`, because another one takes their place.
         waiting: Borrowers in line.
         oldest_wait: Seconds that the first of them has waited; 0 where nobody waits.
+        predicted_wait: Seconds that an interactive borrower would wait that came now: 0 where a connection is idle,
+            None where too little is known.
         opened: Connections that opened.
         open_failed: Dials that failed.
         borrows: Connections that were handed over.
@@ -41,6 +43,7 @@ class PoolStats:
         timeouts: Borrowers whose limit passed.
         cancelled: Borrowers that were cancelled before they had a connection.
         full: Borrowers turned away because too many waited.
+        shed: Borrowers turned away at once because they would have waited beyond their deadline.
         refused: Borrowers that failed because the endpoint refuses connections.
         down: Borrowers that failed at once, or waited no longer, because the endpoint was away.
         closed: Connections that are gone.
@@ -68,6 +71,7 @@ class PoolStats:
     replacing: int
     waiting: int
     oldest_wait: float
+    predicted_wait: float | None
     opened: int
     open_failed: int
     borrows: int
@@ -77,6 +81,7 @@ class PoolStats:
     timeouts: int
     cancelled: int
     full: int
+    shed: int
     refused: int
     down: int
     closed: int
@@ -108,6 +113,7 @@ def take_stats(core: Core, name: str, endpoint: str, now: float) -> PoolStats:
         replacing=core.twins,
         waiting=core.line.size,
         oldest_wait=max(0.0, now - core.line.oldest_since) if core.line.size else 0.0,
+        predicted_wait=core.expected_wait(now),
         opened=counters.opened,
         open_failed=counters.open_failed,
         borrows=counters.borrowed,
@@ -117,6 +123,7 @@ def take_stats(core: Core, name: str, endpoint: str, now: float) -> PoolStats:
         timeouts=counters.timeouts,
         cancelled=counters.cancelled,
         full=counters.full,
+        shed=counters.shed,
         refused=counters.refused,
         down=counters.down,
         closed=counters.closed,
@@ -172,9 +179,15 @@ def _census(stats: PoolStats) -> str:
 
 def _queue(stats: PoolStats) -> str:
     if not stats.waiting:
-        return "Nobody waits."
+        return f"Nobody waits.{_shed(stats)}"
     who = "1 borrower waits" if stats.waiting == 1 else f"{stats.waiting} borrowers wait"
-    return f"{who}, the first for {stats.oldest_wait:.1f} s."
+    expected = "" if stats.predicted_wait is None else f" One more would wait about {stats.predicted_wait:.2g} s."
+    return f"{who}, the first for {stats.oldest_wait:.1f} s.{expected}{_shed(stats)}"
+
+
+def _shed(stats: PoolStats) -> str:
+    late = "who would have waited beyond the deadline"
+    return f" So far {stats.shed} were shed, {late}." if stats.shed else ""
 
 
 def _dialling(core: Core, stats: PoolStats) -> str:

@@ -35,6 +35,7 @@ class Waiter:
         use: The number of that hand-over.
         reused: The connection was open before it was handed over, so no dial was waited for.
         lane: Where it stands in a `WaitingLine`: there is one for each rank, twice.
+        predicted: Seconds that it was expected to wait; None: unknown.
         connect_time: Seconds that the connection's dial ran after the borrow began; 0 on reuse.
         future: The engine's own; the core never looks at it.
     """
@@ -45,6 +46,7 @@ class Waiter:
     use = 0
     reused = True
     connect_time = 0.0
+    predicted: float | None = None
 
     def __init__(
         self,
@@ -143,6 +145,17 @@ class WaitingLine:
             self.leave(best)
         return best
 
+    @property
+    def bulk(self) -> int:
+        """How many of them are bulk borrowers."""
+        return sum(map(len, self._lanes[2 * BULK :]))
+
+    def ahead(self, rank: int, now: float) -> int:
+        """Return how many stand before one of this rank that comes now; bulk borrowers as if they came evenly."""
+        if rank == BULK or len(self._usual) == self.size:
+            return self.size
+        return self.size - sum(_later(lane, now - BULK_AGEING) for lane in self._lanes[2 * BULK :])
+
     def arrivals(self, start: int, stop: int) -> tuple[float, ...]:
         """Return the arrivals, as in `Waiter.order`, of those in the given places of the line."""
         lanes = [[waiter.order for waiter in islice(lane, stop)] for lane in self._lanes if lane]
@@ -190,3 +203,13 @@ class WaitingLine:
         for waiter in dismissed:
             self.leave(waiter)
         return dismissed
+
+
+def _later(lane: OrderedDict[Waiter, None], moment: float) -> int:
+    """Return about how many of a lane came after a moment, without looking at each."""
+    if not lane:
+        return 0
+    oldest, newest = next(iter(lane)).since, next(reversed(lane)).since
+    if newest <= moment or oldest > moment:
+        return 0 if newest <= moment else len(lane)
+    return round(len(lane) * (newest - moment) / (newest - oldest))

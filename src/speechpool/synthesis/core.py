@@ -124,7 +124,7 @@ class TaskCore(Segments):
         if self._script.characters:
             self._timing.first_text = self._timing.entered
         host.telemetry.task_started()
-        host.budget.deposit()
+        host.budget(self.voice.model).deposit()
         host.ticker.watch(self)
         try:
             lease = host.try_borrow() if host.quota is None else None

@@ -66,10 +66,10 @@ class TaskHost:
 
     __slots__ = (
         "_account",
+        "_budgets",
         "_pool",
         "_settings",
         "_voice",
-        "budget",
         "clock",
         "deadlines",
         "dialect",
@@ -105,9 +105,9 @@ class TaskHost:
         self.telemetry = telemetry
         self.endpoint = endpoint.display
         self.retry = settings.retry
-        self.budget = RetryBudget()
         self.ticker = Ticker(self.loop, deadlines, patience(dialect))
         self._account = endpoint.account
+        self._budgets: dict[str, RetryBudget] = {}
         self._pool = pool
         self._settings = settings
         self._voice = voice
@@ -155,6 +155,14 @@ class TaskHost:
     ) -> Permit:
         """Ask the quota on behalf of this account."""
         return quota.request(self._account, voice.model, characters, priority, deadline)
+
+    def budget(self, model: str) -> RetryBudget:
+        """Return what the tasks of a model may spend on retries: those of all pools that share the quota, if any."""
+        budget = self._budgets.get(model)
+        if budget is None:
+            budget = RetryBudget() if self.quota is None else self.quota.retry_budget(self._account, model)
+            self._budgets[model] = budget
+        return budget
 
     @staticmethod
     def settle(permit: Permit, outcome: str, error: SpeechPoolError | None) -> None:

@@ -265,7 +265,7 @@ class Segments(Delivery):
         host = self._host
         attempt = self._retries - self._retries_before + 1
         heard = self._progress.heard(self.audio_bytes)
-        if error.retryable and not heard and attempt <= host.retry and host.budget.withdraw():
+        if error.retryable and not heard and attempt <= host.retry and host.budget(self.voice.model).withdraw():
             self._retries += 1
             self._script.rewind()
             host.telemetry.segment_retried(reason_of(error))
