@@ -131,6 +131,24 @@ except ModuleNotFoundError as error:
 """
 
 
+AGAIN = """
+from speechpool import dashscope as ours
+ours.patch()
+import dashscope
+ours.unpatch()
+ours.patch()
+dashscope.api_key = "set on the module that was imported first"
+from speechpool.dashscope.endpoints import current_key
+assert current_key() == dashscope.api_key
+import sys
+assert sys.modules["dashscope"] is dashscope
+"""
+
+
+def test_a_second_patch_serves_the_modules_of_the_first():
+    python(AGAIN, installed=False)
+
+
 def test_unpatch_leaves_nothing_where_nothing_was():
     python(GONE, installed=False)
 
@@ -203,6 +221,7 @@ SCRIPTS = {
     "error": "def deep():\n    {}['key']\ntry:\n    deep()\nexcept KeyError as error:\n    raise ValueError('wrong') from error\n",
     "syntax": "x = (\n",
     "hook": "import sys; sys.excepthook = lambda *error: print('hook', error[0], error[2].tb_lineno)\n1 / 0\n",
+    "interrupt": "import signal; signal.raise_signal(signal.SIGINT)\n",
     "late": "import atexit, sys, threading, time\natexit.register(lambda: print('exit', sys.modules['__main__'].value))\nvalue = 7\n"
     "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\nraise LookupError('early')\n",
 }

@@ -10,7 +10,8 @@ import argparse
 import io
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: The arguments are wrong, or the program ends with another exit code than 0.
+        BaseException: What the program raises; the process is to end with it.
     """
     chosen = _parser().parse_args(arguments)
     if not chosen.module and chosen.script is None:
@@ -37,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _module(chosen.module, chosen.url)
         else:
             _script(chosen.script, chosen.arguments, chosen.url)
-    except (SystemExit, KeyboardInterrupt):
+    except SystemExit:
         raise
-    except BaseException as error:  # noqa: BLE001  # told as the interpreter would, and ends the process as it would
-        error.__traceback__ = _own(error.__traceback__)
-        sys.excepthook(type(error), error, error.__traceback__)
-        sys.exit(1)
+    except BaseException:
+        # The interpreter tells it, and ends the process, as it does for any program: Ctrl-C, for one, is a signal.
+        sys.excepthook = partial(_tell, sys.excepthook)
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,10 +92,14 @@ def _module(module: Sequence[str], url: str | None) -> None:
     runpy.run_module(module[0], run_name="__main__", alter_sys=True)
 
 
-def _own(traceback: TracebackType | None) -> TracebackType | None:
-    while traceback is not None and traceback.tb_frame.f_code.co_filename in _FRAMES:
-        traceback = traceback.tb_next
-    return traceback
+def _tell(
+    hook: Callable[..., object], kind: type[BaseException], error: BaseException, at: TracebackType | None
+) -> None:
+    """Tell an error in the words of `hook`, without the frames of the runner."""
+    while at is not None and at.tb_frame.f_code.co_filename in _FRAMES:
+        at = at.tb_next
+    error.__traceback__ = at
+    hook(kind, error, at)
 
 
 if __name__ == "__main__":

@@ -119,8 +119,9 @@ def endpoint_for(
     """Return an endpoint. Without `api_key` it asks at each dial, so that a new key reaches new connections."""
     from speechpool.synthesis import Endpoint
 
-    # One spelling for each name: two that differ only in case would both be sent.
-    own = {_NAMES.get(name.lower(), name): value for name, value in (headers or {}).items()}
+    # One spelling for each name: two that differ only in case would both be sent. None: not sent, as there.
+    given = (headers or {}).items()
+    own = {_NAMES.get(name.lower(), name): value for name, value in given if value is not None}
     return Endpoint(url, api_key=api_key or current_key, workspace=workspace, headers=own)
 
 

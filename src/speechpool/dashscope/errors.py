@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
 from speechpool.errors import (
@@ -34,6 +36,7 @@ __all__ = [
     "code_of",
     "failure_frame",
     "raised",
+    "translated",
 ]
 
 _Error = TypeVar("_Error", bound=Exception)
@@ -60,7 +63,12 @@ def built(kind: type[_Error], *arguments: Any, **named: Any) -> _Error:
 
 @functools.cache
 def _both(kind: Any, official: Any) -> Any:
-    return type(kind.__name__, (kind, official), {"__doc__": kind.__doc__, "__module__": kind.__module__})
+    def reduced(error: Exception) -> Any:
+        return built, (kind, *error.args), vars(error)  # a copy is made anew, where it arrives
+
+    return type(
+        kind.__name__, (kind, official), {"__doc__": kind.__doc__, "__module__": kind.__module__, "__reduce__": reduced}
+    )
 
 
 def raised(error: BaseException, request_id: str | None = None) -> BaseException:
@@ -79,6 +87,18 @@ def raised(error: BaseException, request_id: str | None = None) -> BaseException
     if isinstance(error, (LeaseError, PoolClosed)):
         return built(InvalidTask, str(error))
     return error  # ConnectionLost is a ConnectionError, FirstAudioTimeout a TimeoutError
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the caller of an official method expects in place of an error of speechpool."""
+    try:
+        yield
+    except SpeechPoolError as error:
+        told = raised(error)
+        if told is error:  # no error is its own cause
+            raise
+        raise told from error
 
 
 def code_of(error: BaseException) -> str:

@@ -33,6 +33,8 @@ _SETTINGS: Final = (
 )  # fmt: skip
 _lock: Final = threading.Lock()
 _undo: Final[list[Callable[[], object]]] = []
+_standing: Final[dict[str, ModuleType]] = {}
+"""What stood in before, and does again: a program goes on to set its key on the module that it imported then."""
 
 
 def patch(url: str | None = None) -> None:
@@ -158,7 +160,8 @@ def _stand_in() -> None:
 def _module(name: str, names: Mapping[str, Any], *, package: bool = True) -> ModuleType:
     """Make a module of the official name, and put it into the one above."""
     whole = f"{_OFFICIAL}.{name}" if name else _OFFICIAL
-    module = ModuleType(whole, "Stands in for the official module, which is not installed: its speech classes only.")
+    about = "Stands in for the official module, which is not installed: its speech classes only."
+    module = _standing.setdefault(whole, ModuleType(whole, about))
     module.__spec__ = spec = ModuleSpec(whole, None, origin=_OURS, is_package=package)
     module.__package__ = spec.parent
     if package:

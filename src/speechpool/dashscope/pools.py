@@ -13,7 +13,7 @@ import itertools
 import logging
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from speechpool.errors import PoolClosed
 from speechpool.limits import LocalQuota
@@ -42,6 +42,8 @@ FAREWELL: Final = 0.5
 _ANY_NUMBER: Final = 10_000
 _KEPT_WARM: Final = 100
 _ENDPOINTS_KEPT: Final = 32
+_GRACE = 10.0
+"""Seconds in which a task begins on a pool that it was given."""
 _numbers: Final = itertools.count(1)
 
 
@@ -74,6 +76,7 @@ class WarmPools:
         self._keep = keep
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pools: dict[_Key, AsyncSpeechPool] = {}
+        self._leaving: dict[AsyncSpeechPool, float] = {}  # those that nobody is given any more, and since when
 
     def host(
         self, url: str, workspace: str | None, headers: Mapping[str, str] | None, api_key: str | None = None
@@ -87,7 +90,8 @@ class WarmPools:
 
     async def _opened(self, key: _Key) -> AsyncSpeechPool:
         if self._loop is not loop_thread.loop:
-            self._loop, self._pools = loop_thread.loop, {}
+            self._loop, self._pools, self._leaving = loop_thread.loop, {}, {}
+            _at_exit.add(self)
         pool = self._pools.get(key)
         if pool is None:
             url, api_key, workspace, headers = key
@@ -99,26 +103,32 @@ class WarmPools:
                 max_idle=self._keep,
                 max_opening=32,
             )
-            await _enter(pool)
+            await pool.__aenter__()
             self._pools[key] = pool
             await self._forget_unused()
         return pool
 
     async def _forget_unused(self) -> None:
         """Close the oldest pools without a connection: keys that rotate must not add up."""
+        now = loop_thread.loop.time()
         for key, pool in list(self._pools.items())[:-_ENDPOINTS_KEPT]:
-            if not pool._opened().stats.size:
-                del self._pools[key]
-                await pool.close()
+            if not _in_use(pool):
+                self._leaving[self._pools.pop(key)] = now
+        # Not at once: a thread may have been given it a moment ago, and its task is on the way.
+        closing = [pool for pool, since in self._leaving.items() if now - since > _GRACE and not _in_use(pool)]
+        for pool in closing:
+            del self._leaving[pool]
+        await asyncio.gather(*(pool.close() for pool in closing))
 
     def sockets(self) -> int:
         """Return how many connections are open."""
-        return loop_thread.call(lambda: sum(pool.stats.size for pool in self._pools.values()))
+        return loop_thread.call(lambda: sum(pool.stats.size for pool in [*self._pools.values(), *self._leaving]))
 
     async def close(self) -> None:
         """Close every connection. The next task opens a new one."""
-        pools, self._pools = self._pools, {}
-        await asyncio.gather(*(pool.close() for pool in pools.values()))
+        pools = [*self._pools.values(), *self._leaving]
+        self._pools, self._leaving = {}, {}
+        await asyncio.gather(*(pool.close() for pool in pools))
 
 
 shared: Final = WarmPools("dashscope")
@@ -156,7 +166,8 @@ class ObjectPool:
 
     async def _open(self) -> None:
         pool = self._pool
-        await _enter(pool)
+        await pool.__aenter__()
+        _at_exit.add(self)
         try:
             async with asyncio.timeout(pool.deadlines.connect):
                 await pool.wait_ready()
@@ -207,36 +218,44 @@ class ObjectPool:
             discard: Why its connection is to be closed; empty: it may be lent again.
         """
         self._lent.discard(lease)
-        if self._loop is loop_thread.loop:  # the connections of a parent are not ours to close
+        if loop_thread.runs(self._loop):  # the connections of a parent are not ours to close
             loop_thread.post(lambda: lease.leave(discard=discard))
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Close every connection. Running tasks are given up."""
         self.closed = True
-        if self._loop is loop_thread.loop:
-            loop_thread.run(self._close)
+        if loop_thread.runs(self._loop):
+            loop_thread.run(self.close)
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """As `end`, on the loop. What was not returned is closed, too."""
+        for lease in list(self._lent):
+            lease.leave(discard="pool closed")
         await asyncio.gather(self._pool.close(), self._extra.close(), self._others.close())
+
+
+class _Closing(Protocol):
+    async def close(self) -> None:
+        """Close every connection."""
 
 
 class _AtExit:
     """Says goodbye to the servers when the process ends, and does not wait long for an answer."""
 
     def __init__(self) -> None:
-        self._pools: weakref.WeakSet[AsyncSpeechPool] = weakref.WeakSet()
+        self._pools: weakref.WeakSet[_Closing] = weakref.WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def add(self, pool: AsyncSpeechPool) -> None:
-        if self._loop is None:
-            # After the loop's own end and before that of the tasks that are left to finish, so called between them.
-            atexit.register(self._close)
+    def add(self, pools: _Closing) -> None:
         if self._loop is not loop_thread.loop:  # those of a parent are not ours to close
             self._loop, self._pools = loop_thread.loop, weakref.WeakSet()
-        self._pools.add(pool)
+            # After the loop's own end and before that of the tasks that are left to finish, so called between them.
+            atexit.unregister(self._close)
+            atexit.register(self._close)
+        self._pools.add(pools)
 
     def _close(self) -> None:
-        if self._loop is loop_thread.loop:
+        if self._loop is not None and loop_thread.runs(self._loop):
             loop_thread.run(self._farewell)
 
     async def _farewell(self) -> None:
@@ -248,9 +267,8 @@ class _AtExit:
 _at_exit: Final = _AtExit()
 
 
-async def _enter(pool: AsyncSpeechPool) -> None:
-    await pool.__aenter__()
-    _at_exit.add(pool)
+def _in_use(pool: AsyncSpeechPool) -> bool:
+    return bool(pool.stats.size or pool._hosted().ticker.watched)
 
 
 def _pool(name: str, endpoint: Endpoint, **settings: Any) -> AsyncSpeechPool:

@@ -15,6 +15,7 @@ import logging
 import threading
 from asyncio import Task, TimerHandle
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from speechpool.errors import FirstAudioTimeout, InvalidText, SpeechPoolError, TaskFailed
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from speechpool.synthesis.host import TaskHost
     from speechpool.synthesis.lease import SpeechLease
 
-__all__ = ["Callback", "SynthesizerTask"]
+__all__ = ["Callback", "SynthesizerTask", "too_late"]
 
 logger: Final = logging.getLogger("speechpool.dashscope")
 
@@ -83,6 +84,7 @@ class SynthesizerTask(TaskCore):
         "_wire_id",
         "accepted",
         "broken",
+        "ending",
         "last_frame",
         "over",
         "started",
@@ -98,6 +100,8 @@ class SynthesizerTask(TaskCore):
         """The server has accepted it."""
         self.broken: BaseException | None = None
         """What a callback raised."""
+        self.ending: Outcome | None = None
+        """What the program has made of it, where the loop has still to learn that."""
         self.last_frame: bytes | None = None
         """The last event of the server, as it came."""
         self._callback = callback
@@ -160,16 +164,12 @@ class SynthesizerTask(TaskCore):
             self._fail(error)
             return
         if limit is not None:
-            self._limit = self._host.loop.call_later(limit, self.too_late, limit)
+            self._limit = self._host.loop.call_later(limit, self.abandon, too_late(limit))
 
-    def too_late(self, limit: float) -> None:
-        """Give up, because `limit` seconds have passed since the end of the text."""
-        text = f"speech synthesizer wait for complete timeout {limit * 1000:g}ms"
-        self.abandon(FirstAudioTimeout(text, phase="total", limit=limit))
-
-    def cancel(self) -> None:
-        """End now; the rest of the audio is dropped, and the callback learns of a completed task."""
+    def _dismissed(self) -> None:
+        self._callback = None
         self._cancel()
+        self._is_over()
 
     # ------------------------------------------------------------------------------------ what arrives, on the loop
     def _new_id(self) -> str:
@@ -238,10 +238,25 @@ class SynthesizerTask(TaskCore):
 
     def _is_over(self) -> None:
         self._owner = self._callback = None
-        finish_at_exit.left.discard(self)
         self.over.set()
+        finish_at_exit.ended(self)
 
     # ------------------------------------------------------------------------------------ the caller's thread
+    def stop(self, error: SpeechPoolError | None = None) -> None:
+        """End soon: as failed with `error`, or cancelled, which a callback is told as completed. Never waits."""
+        self.ending = "cancelled" if error is None else "failed"
+        self._post(self._cancel if error is None else partial(self.abandon, error))
+
+    def dismiss(self) -> None:
+        """Cancel a task whose caller no longer waits for it to begin: `on_open` was not called, so nothing else is."""
+        self.ending = "cancelled"
+        self._post(self._dismissed)
+
+    @property
+    def verdict(self) -> Outcome | None:
+        """Its outcome, or the one that the program has given it. What the loop is told next comes after that."""
+        return self.outcome or self.ending
+
     @property
     def calling_back(self) -> bool:
         """The present thread runs a callback of this task, so it must not wait for the others."""
@@ -372,3 +387,9 @@ class SynthesizerTask(TaskCore):
 
     def _post(self, work: Callable[[], object]) -> None:
         self._host.loop.call_soon_threadsafe(work)
+
+
+def too_late(limit: float) -> FirstAudioTimeout:
+    """Return the error of a task that has not ended within `limit` seconds of the end of its text."""
+    text = f"speech synthesizer wait for complete timeout {limit * 1000:g}ms"
+    return FirstAudioTimeout(text, phase="total", limit=limit)

@@ -41,6 +41,10 @@ class LoopThread:
         loop = self._loop
         return self._running() if loop is None or self._stopped else loop
 
+    def runs(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether `loop` is the one of this process, and has not ended. Starts none: a finaliser may ask."""
+        return loop is self._loop and not self._stopped
+
     def run(self, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         """Run one coroutine on the loop and wait for its result.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from speechpool.dashscope.endpoints import resolved
-from speechpool.dashscope.errors import raised
+from speechpool.dashscope.errors import translated
 from speechpool.dashscope.pools import ObjectPool
 from speechpool.dashscope.tasks import Callback
 
@@ -56,10 +56,8 @@ class SpeechSynthesizerObjectPool:
         self._url, self._headers, self._workspace = url, headers, workspace
         self._lock = threading.Lock()
         self._borrowed: weakref.WeakSet[SpeechSynthesizer] = weakref.WeakSet()
-        try:
+        with translated():
             self._pool = ObjectPool(max_size, resolved(url, workspace), workspace, headers)
-        except Exception as error:
-            raise raised(error) from error
 
     def borrow_synthesizer(  # noqa: PLR0917  # the official order
         self,
@@ -106,10 +104,8 @@ class SpeechSynthesizerObjectPool:
             additional_params,
         )  # fmt: skip
         here = own or (synthesizer.url, synthesizer.workspace, synthesizer.headers) == self._pool.where
-        try:
+        with translated():
             synthesizer.lent(self._pool, self._pool.lend(timeout) if here else None)
-        except Exception as error:
-            raise raised(error) from error
         with self._lock:
             self._borrowed.add(synthesizer)
         return synthesizer
@@ -148,4 +144,4 @@ class SpeechSynthesizerObjectPool:
             synthesizer.wait_until(end)
         for synthesizer in borrowed:
             synthesizer.give_up("lent by a pool that was shut down", discard=False)
-        self._pool.close()
+        self._pool.end()

@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from speechpool.dashscope.callbacks import finish_at_exit
 from speechpool.dashscope.endpoints import current_key, resolved
-from speechpool.dashscope.errors import InputRequired, InvalidTask, ModelRequired, built, failure_frame, raised
+from speechpool.dashscope.errors import (
+    InputRequired,
+    InvalidTask,
+    ModelRequired,
+    built,
+    failure_frame,
+    raised,
+    translated,
+)
 from speechpool.dashscope.pools import ObjectPool, shared
-from speechpool.dashscope.tasks import Callback, SynthesizerTask
+from speechpool.dashscope.tasks import Callback, SynthesizerTask, too_late
 from speechpool.errors import LeaseError, SettingsError
 from speechpool.synthesis.loop_thread import loop_thread
 
@@ -266,7 +274,7 @@ class SpeechSynthesizer:
         if task is None or (not self._speaking and task.over.is_set()):
             raise built(InvalidTask, "speech synthesizer has not been started.")
         self._speaking = False
-        self._post(task.cancel)
+        task.stop()
         if not task.calling_back:
             task.over.wait(_seconds(complete_timeout_millis))
 
@@ -277,8 +285,8 @@ class SpeechSynthesizer:
         """
         self._speaking = False
         task = self._task
-        if task is not None and task.outcome is None:
-            self._post(task.abandon, LeaseError("the program has closed the synthesizer."))
+        if task is not None and task.verdict is None:
+            task.stop(LeaseError("the program has closed the synthesizer."))
         if self._pool is not None:
             self.give_up("closed", discard=True)
 
@@ -303,24 +311,26 @@ class SpeechSynthesizer:
 
     # ---------------------------------------------------------------------------------- begin
     def _begin(self, text: str, limit: float | None, *, finish: bool) -> SynthesizerTask:
+        before = self._task
+        if before is not None:
+            self._settle(before)
+            self._next_id = os.urandom(16).hex()
+        try:
+            voice = self._wishes.spoken(ssml=finish)
+        except SettingsError as error:
+            raise self._refused(error) from error
+        # Not before: a callback that is waited for, or told, may return this object to its pool, which takes the lock.
         with self._lock:
-            before = self._task
-            if before is not None:
-                self._settle(before)
-                self._next_id = os.urandom(16).hex()
-            try:
-                voice = self._wishes.spoken(ssml=finish)
-            except SettingsError as error:
-                raise self._refused(error) from error
+            if self._task is not before:
+                raise built(InvalidTask, "task has already started.")
             task = SynthesizerTask(self._host(), voice, self.callback, self._next_id, self)
-            self._task = task
-        lease = self._lease
+            self._task, lease = task, self._lease
         loop_thread.loop.call_soon_threadsafe(lambda: task.start(text, lease, limit, finish=finish))
         return task
 
     def _settle(self, before: SynthesizerTask) -> None:
         """Make sure that no callback of the task before can come after one of the next."""
-        if before.outcome is None:
+        if before.verdict is None:
             raise built(InvalidTask, "task has already started.")
         if not before.calling_back and not before.over.wait(_PATIENCE):
             raise built(InvalidTask, f"a callback of the task before has not returned within {_PATIENCE:g} s.")
@@ -337,10 +347,8 @@ class SpeechSynthesizer:
             raise built(InvalidTask, f"the synthesizer was {self._given_up}; borrow another one.")
         if self._lease is not None:
             return self._lease._host
-        try:
+        with translated():
             return (self._pool or shared).host(self.url, self.workspace, self.headers)
-        except Exception as error:
-            raise raised(error) from error
 
     def _accepted(self, task: SynthesizerTask) -> None:
         """Wait until the server has accepted the task, then call `on_open`."""
@@ -348,7 +356,7 @@ class SpeechSynthesizer:
             task.started.wait()
         except BaseException:
             # Ctrl-C: nothing goes on that nobody waits for.
-            self._post(task.cancel)
+            task.dismiss()
             raise
         if not task.accepted:
             raise task.refuse()
@@ -373,11 +381,12 @@ class SpeechSynthesizer:
             if task.over.wait(limit):
                 return
         except BaseException:
-            self._post(task.cancel)
+            task.stop()
             raise
         assert limit is not None  # noqa: S101  # a wait without a limit ends with the task
-        self._post(task.too_late, limit)
-        raise TimeoutError(f"speech synthesizer wait for complete timeout {limit * 1000:g}ms")
+        error = too_late(limit)
+        task.stop(error)
+        raise TimeoutError(str(error))
 
     @staticmethod
     def _post(work: Any, *arguments: Any) -> None:
@@ -395,7 +404,7 @@ class SpeechSynthesizer:
     @property
     def running(self) -> bool:
         """Its task has not ended."""
-        return self._task is not None and self._task.outcome is None
+        return self._task is not None and self._task.verdict is None
 
     def wait_until(self, end: float) -> None:
         """Wait until its task is over, or until `end` of `time.monotonic()`; not for one whose callback calls this."""
@@ -411,7 +420,7 @@ class SpeechSynthesizer:
             return f"it was {self._given_up} already"
         if self.running:
             return "its task still runs"
-        if task is not None and task.outcome in {"failed", "shed"}:
+        if task is not None and task.verdict in {"failed", "shed"}:
             return "its last task failed"
         return ""
 
