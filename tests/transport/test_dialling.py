@@ -10,6 +10,7 @@ import logging
 import pathlib
 import socket
 import ssl
+import struct
 import traceback
 
 import pytest
@@ -19,7 +20,7 @@ from transport_pair import LOOPS, Recorder, push, run
 from proxy_kit import ConnectProxy, SocksProxy
 from raw_peer import TEXT, frame, raw_server, shake_hands
 from speechpool.errors import ConnectFailed, RateLimited, SettingsError, Unauthorized
-from speechpool.transport import Accepted, connect, failures, serve
+from speechpool.transport import Accepted, connect, dialling, failures, serve
 from tls_kit import presenting, trusting
 
 KEY = "sk-0123456789abcdef"
@@ -75,6 +76,33 @@ def dial_raw(handler, path="/v1/x?token=secret", loop="asyncio", scheme="ws", **
             return await failure(f"{scheme}://127.0.0.1:{port}{path}", **options), port
 
     return run(main(), loop)
+
+
+def test_a_socket_that_is_reset_as_soon_as_it_is_connected_is_closed(loop, monkeypatch):
+    """picows would take it for one that was never connected, connect it, fail, and leave it open."""
+    answering = dialling._Dial._first_that_answers
+
+    async def answering_and_reset(*arguments):
+        sock = await answering(*arguments)
+        peer, _ = server.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        with contextlib.suppress(OSError):
+            while True:
+                socket.socket.getpeername(sock)
+        return sock
+
+    monkeypatch.setattr(dialling._Dial, "_first_that_answers", answering_and_reset)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        async def main():
+            before = open_sockets()
+            error = await failure(f"ws://127.0.0.1:{server.getsockname()[1]}")
+            await asyncio.sleep(0)
+            assert open_sockets() == before
+            return error
+
+        assert "hung up without an answer" in str(run(main(), loop))
 
 
 class TestStatus:

@@ -79,6 +79,20 @@ async def connect(
         raise failures.timed_out(dial.endpoint, timeout, dial.step) from error
 
 
+class _Connected(socket.socket):
+    """Says whom it was connected to, even where that peer has reset it already.
+
+    Else picows takes it for one that was never connected, connects it again, fails, and closes it never.
+    """
+
+    __slots__ = ("peer",)
+    peer: Any
+
+    def getpeername(self) -> Any:
+        """Return the address that it was connected to."""
+        return self.peer
+
+
 class _Dial:
     """One attempt: it knows which step it is in, and leaves no socket behind."""
 
@@ -110,6 +124,7 @@ class _Dial:
                 raise
             raise failure from error
         if self._connection is None:
+            self._let_go()
             # An end of stream in the middle of the handshake is no error to picows: it returns no listener.
             raise failures.closed_early(self.endpoint, self._target.authority, self._target.secure)
         return self._connection
@@ -158,13 +173,14 @@ class _Dial:
         last: OSError | None = None
         for family, kind, protocol, _, address in addresses:
             try:
-                sock = socket.socket(family, kind, protocol)
+                sock = _Connected(family, kind, protocol)
             except OSError as error:  # no descriptor is left, or this machine knows no IPv6
                 last = last or error
                 continue
             try:
                 sock.setblocking(False)  # noqa: FBT003  # positional only
                 await loop.sock_connect(sock, address)
+                sock.peer = address
             except OSError as error:
                 sock.close()
                 last = error
@@ -197,6 +213,13 @@ class _Dial:
             # Not close(): where a transport has the socket it must do that itself, and it does at the end of stream.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # libuv closes the descriptor. Where the peer was quicker than the set-up of the transport, the socket does not
+        # learn of it, and would later close a number that may be another connection's by then.
+        if self._socket is not None and runs_on_uvloop():
+            self._socket.detach()
 
     def _explain(self, error: BaseException) -> ConnectFailed | None:
         """The error for the caller, or None where `error` itself is (a cancellation, a bug)."""
