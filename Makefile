@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-all test-cloud pythons matrix mutants sdk check bench clean help
+.PHONY: demo test test-slow test-all test-cloud pythons matrix mutants soak sdk check bench clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ pythons: $(READY)  ## The tests of cancellation on every supported Python that i
 
 matrix: $(READY)  ## Every fault at every phase, and the table of it in docs/reliability.md
 	SPEECHPOOL_WRITE_MATRIX=1 $(BIN)/python -m pytest -q tests/matrix
+
+soak: $(READY)  ## An hour of load with faults and restarts: does anything grow, leak or get lost?
+	$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),3600)
 
 mutants: $(READY)  ## Break each promise on purpose: a test must notice every mistake
 	$(BIN)/python tests/mutants/run.py
