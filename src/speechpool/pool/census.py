@@ -140,7 +140,9 @@ class Census:
         if slot.partner is not None:
             self._part(slot, slot.partner)
         # One that never opened counts as a failed dial, not as closed.
-        self.counters.closed += slot.opened_at < math.inf
+        if slot.opened_at < math.inf:
+            self.counters.closed += 1
+            self.counters.borrows_per_connection.observe(slot.use)
         slot.state = _GONE
         slot.due = math.inf
         del self.slots[slot]

@@ -294,11 +294,13 @@ class Core(Census):
             return [Report(slot, "returned twice")]
         counters = self.counters
         counters.returned += 1
+        counters.uses.observe(now - slot.lent_at)
         if healthy and self.line.size and slot.state is _BORROWED and not (slot.dead or self.pace.doubtful):
             waiter = None if self._unwanted(slot, now) else self.line.serve(slot.serial)
             if waiter is not None:  # from hand to hand: it stays borrowed
                 counters.borrowed += 1
                 counters.reused += 1
+                counters.waits.observe(now - waiter.since)
                 waiter.slot = slot
                 waiter.use = slot.use = use + 1
                 slot.lent_at = now
@@ -334,6 +336,7 @@ class Core(Census):
             waiter = line.serve(slot.serial)
             if waiter is not None:
                 self._lend(slot, now)
+                self.counters.waits.observe(now - waiter.since)
                 waiter.slot, waiter.use = slot, slot.use
                 if dialled:
                     waiter.reused = False
@@ -391,6 +394,7 @@ class Core(Census):
         slot.opened_at = now
         self.lifetimes.born(slot, now, jitter)
         self.counters.opened += 1
+        self.counters.dials.observe(now - slot.dialled_at)
         if slot.dead:
             self._mourn(slot, now)
             return [self._close(slot, "lost", now), *self._refill(now)]

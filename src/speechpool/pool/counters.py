@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
+
+from speechpool.telemetry.histogram import CREATE_EDGES, DURATION_EDGES, USES_EDGES, WAIT_EDGES, Histogram
 
 __all__ = ["Counters"]
 
@@ -27,6 +30,10 @@ class Counters:
         down: Borrowers that failed at once, or waited no longer, because the endpoint was away.
         closed: Connections that are gone.
         discarded: Connections that were closed or began to, by reason.
+        waits: Seconds that borrowers waited; those who did not wait are not among them, so that they cost nothing.
+        dials: Seconds from the beginning of a dial to its connection.
+        uses: Seconds for which connections were lent.
+        borrows_per_connection: How often each was lent until it was gone.
     """
 
     opened: int = 0
@@ -43,3 +50,7 @@ class Counters:
     down: int = 0
     closed: int = 0
     discarded: Counter[str] = field(default_factory=Counter)
+    waits: Histogram = field(default_factory=partial(Histogram, WAIT_EDGES))
+    dials: Histogram = field(default_factory=partial(Histogram, CREATE_EDGES))
+    uses: Histogram = field(default_factory=partial(Histogram, DURATION_EDGES))
+    borrows_per_connection: Histogram = field(default_factory=partial(Histogram, USES_EDGES))

@@ -25,6 +25,7 @@ from speechpool.settings import LifetimeProfile, PoolSettings
 from . import stacks
 from .connector import Connector
 from .core import Core, Phase
+from .counters import Counters
 from .jobs import Jobs
 from .limited import LimitedCore
 from .slot import Abandon, Abort, Action, Close, Fail, HandOver, Open, Overdue, Report, Slot
@@ -123,6 +124,11 @@ class Engine:
     def endpoint(self) -> str:
         """Where its connections go; never a key."""
         return self._connector.endpoint
+
+    @property
+    def counters(self) -> Counters:
+        """What has happened so far, as it goes on being counted: for reading only."""
+        return self._core.counters
 
     @property
     def settings(self) -> PoolSettings:

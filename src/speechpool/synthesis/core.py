@@ -31,6 +31,7 @@ from speechpool.errors import (
     TextGap,
 )
 from speechpool.protocol import Audio, Event, Failed, Finished, SentenceBegin, SentenceEnd, Started, Voice, Word
+from speechpool.telemetry import current_trace_id
 
 from .bridge import patience
 from .delivery import Sink
@@ -120,7 +121,7 @@ class TaskCore(Segments):
         host = self._host
         if self._timing is not None or self.outcome is not None:
             raise LeaseError("a task begins once; make another one.")
-        self._timing = Timing(host.clock())
+        self._timing = Timing(host.clock(), current_trace_id())
         if self._script.characters:
             self._timing.first_text = self._timing.entered
         host.telemetry.task_started()

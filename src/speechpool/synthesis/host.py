@@ -13,7 +13,7 @@ from speechpool.limits import Backoff, Permit, Priority, Quota, RetryBudget
 from speechpool.pool import Lease, Pool
 from speechpool.protocol import Dialect, Voice
 from speechpool.settings import Deadlines, PoolSettings
-from speechpool.telemetry import Telemetry
+from speechpool.telemetry import SlowTask, Telemetry
 
 from .bridge import patience
 from .connector import SpeechConnection
@@ -105,7 +105,7 @@ class TaskHost:
         self.telemetry = telemetry
         self.endpoint = endpoint.display
         self.retry = settings.retry
-        self.ticker = Ticker(self.loop, deadlines, patience(dialect))
+        self.ticker = Ticker(self.loop, deadlines, patience(dialect), on_lag=telemetry.loop_lag.observe)
         self._account = endpoint.account
         self._budgets: dict[str, RetryBudget] = {}
         self._pool = pool
@@ -192,6 +192,7 @@ class TaskHost:
         parts = timing.parts() or (None, None, None, None)
         ended = timing.ended or 0.0
         error = task._error
+        code = None if error is None else error.code if isinstance(error, TaskFailed) else type(error).__name__
         self.telemetry.task_ended(
             task.outcome or "failed",
             ended,
@@ -208,8 +209,27 @@ class TaskHost:
             characters=task.characters or task._script.characters,
             audio_bytes=task.audio_bytes,
             retries=task._retries,
-            error=None if error is None else error.code if isinstance(error, TaskFailed) else type(error).__name__,
+            error=code,
+            trace_id=timing.trace_id,
         )
+        seconds = ended - timing.entered
+        if self.telemetry.slowest.wants(seconds, ended):
+            self.telemetry.slowest.add(
+                SlowTask(
+                    ended=ended,
+                    seconds=seconds,
+                    text_wait=timing.text_wait,
+                    queue=parts[0],
+                    connect=parts[1],
+                    start=parts[2],
+                    synthesis=parts[3],
+                    rest=None if timing.first_audio is None else ended - timing.first_audio,
+                    outcome=task.outcome or "failed",
+                    request_id=task.request_id,
+                    trace_id=timing.trace_id,
+                    error=code,
+                )
+            )
         if log.isEnabledFor(logging.INFO):
             delay = timing.first_packet_delay
             log.info(
@@ -220,4 +240,17 @@ class TaskHost:
                 task.audio_bytes,
                 task._retries,
                 type(error).__name__ if error else "-",
+                extra={
+                    "speechpool": {
+                        "pool": self._pool.name,
+                        "outcome": task.outcome,
+                        "request_id": task.request_id,
+                        "trace_id": timing.trace_id,
+                        "first_packet_delay": delay,
+                        "end_to_end": None if timing.first_text is None else ended - timing.first_text,
+                        "audio_bytes": task.audio_bytes,
+                        "retries": task._retries,
+                        "error": code,
+                    }
+                },
             )

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from speechpool.errors import PoolClosed
+from speechpool.errors import PoolClosed, SettingsError
 from speechpool.limits import ConnectionLimits
 from speechpool.pool import Pool, PoolStats
 from speechpool.protocol import Dialect, Voice
@@ -51,6 +51,7 @@ class AsyncSpeechPool:
         limits: Bounds the connections of all pools that share it; None: what the environment says for the process
             (`ConnectionLimits.from_environment`), which usually is nothing. `ConnectionLimits()`: no bound at all.
         dial: Opens connections; None: a real socket. For tests.
+        window: Whole seconds that `report()` looks back; 2 to 3600.
         overrides: Any field of `PoolSettings`.
 
     Raises:
@@ -70,6 +71,7 @@ class AsyncSpeechPool:
         voice: Voice | None = None,
         limits: ConnectionLimits | None = None,
         dial: Dial | None = None,
+        window: int = 60,
         **overrides: object,
     ) -> None:
         self.name = name
@@ -80,7 +82,10 @@ class AsyncSpeechPool:
         self._voice = voice
         self._quota = quota
         self._limits = ConnectionLimits.from_environment() if limits is None else limits
+        if not 2 <= window <= 3600:
+            raise SettingsError(f"window = {window!r} must be 2 to 3600 whole seconds; 60 is the default.")
         self._dial = dial
+        self._window = window
         self._host: TaskHost | None = None
         self._pool: Pool[SpeechConnection] | None = None
         self._telemetry: Telemetry | None = None
@@ -98,7 +103,7 @@ class AsyncSpeechPool:
             heartbeat=self.settings.heartbeat,
             dial=self._dial,
         )
-        self._telemetry = telemetry = Telemetry(self.name, clock=asyncio.get_running_loop().time)
+        self._telemetry = telemetry = Telemetry(self.name, clock=asyncio.get_running_loop().time, window=self._window)
         self._pool = Pool(
             connector,
             self.settings,

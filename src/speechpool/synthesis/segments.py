@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from speechpool.audio import Joiner, new_joiner
 from speechpool.errors import ConnectionLost, PoolFull, ProtocolViolation, Shed, SpeechPoolError, TaskFailed
 from speechpool.protocol import Finished, Segment, Voice
+from speechpool.telemetry import current_trace_id
 
 from .bridge import Past
 from .delivery import Delivery, Sink
@@ -149,7 +150,7 @@ class Segments(Delivery):
         if self.outcome is not None:
             lease.return_()  # ended while it waited, for instance because the pool closes
             return
-        timing = self._timing = self._timing or Timing(host.clock())
+        timing = self._timing = self._timing or Timing(host.clock(), current_trace_id())
         connection = lease.connection
         # Of several segments the first one counts: whether the caller's task found a warm connection.
         if not self.request_ids:

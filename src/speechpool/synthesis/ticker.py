@@ -7,6 +7,7 @@ deadline may pass up to a twentieth late.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from speechpool.errors import SpeechPoolError
@@ -31,14 +32,22 @@ class Watched(Protocol):
 class Ticker:
     """Looks at every watched task a few times a second, and sleeps while there is none."""
 
-    __slots__ = ("_interval", "_loop", "_timer", "_watched")
+    __slots__ = ("_interval", "_loop", "_on_lag", "_timer", "_watched")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        patience: float | None = None,
+        *,
+        on_lag: Callable[[float], object] | None = None,
+    ) -> None:
         limits = (
             deadlines.start, deadlines.first_audio, deadlines.gap, deadlines.total, deadlines.cancel, patience,
         )  # fmt: skip
         self._loop = loop
         self._interval = min([LONGEST, *(limit / 20 for limit in limits if limit is not None)])
+        self._on_lag = on_lag  # learns how late each look was, in seconds
         self._watched: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -65,8 +74,10 @@ class Ticker:
             self._timer = None
 
     def _tick(self) -> None:
-        self._timer = None
+        timer, self._timer = self._timer, None
         now = self._loop.time()
+        if timer is not None and self._on_lag is not None:
+            self._on_lag(max(0.0, now - timer.when()))
         for task in self.watched:
             task.on_tick(now)
         if self._watched:

@@ -55,10 +55,11 @@ class TaskReport:
 class Timing:
     """Loop times of the milestones; None until they come. A retry overwrites those of the attempt before."""
 
-    __slots__ = ("connect_time", "connected", "ended", "entered", "first_audio", "first_text", "started")
+    __slots__ = ("connect_time", "connected", "ended", "entered", "first_audio", "first_text", "started", "trace_id")
 
-    def __init__(self, entered: float) -> None:
+    def __init__(self, entered: float, trace_id: str | None = None) -> None:
         self.entered = entered
+        self.trace_id = trace_id
         self.first_text: float | None = None
         self.connected: float | None = None
         self.connect_time = 0.0

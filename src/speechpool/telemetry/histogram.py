@@ -17,7 +17,10 @@ __all__ = [
     "DELAY_BOUNDS",
     "DURATION_BOUNDS",
     "DURATION_EDGES",
+    "FACTOR_EDGES",
     "FIRST_PACKET_EDGES",
+    "LAG_EDGES",
+    "USES_EDGES",
     "WAIT_EDGES",
     "Histogram",
     "log_bounds",
@@ -37,6 +40,12 @@ WAIT_EDGES = (
 """Buckets to publish for waits, in seconds."""
 CREATE_EDGES = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 """Buckets to publish for opening a connection, in seconds."""
+FACTOR_EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)
+"""Buckets to publish for the real-time factor."""
+LAG_EDGES = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+"""Buckets to publish for the lag of the event loop, in seconds."""
+USES_EDGES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+"""Buckets to publish for borrows a connection."""
 
 _STEPS = 20
 """Buckets a decade."""

@@ -5,12 +5,16 @@ No event object, no lock, no label look-up, and nothing for a frame: a task is c
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 
+from .histogram import FACTOR_EDGES, FIRST_PACKET_EDGES, LAG_EDGES, WAIT_EDGES, Histogram
 from .judge import judge
 from .report import Report
-from .totals import Totals, Window, count_label
+from .slowest import Slowest
+from .totals import PARTS, Totals, Window, count_label
 from .utilisation import Utilisation
 
 __all__ = ["Telemetry"]
@@ -22,7 +26,7 @@ class Telemetry:
     Args:
         name: The pool's name.
         clock: Seconds; the clock of the event loop.
-        window: Length of the window, in whole seconds; at least 10.
+        window: Length of the window, in whole seconds.
     """
 
     def __init__(self, name: str = "default", clock: Callable[[], float] = time.monotonic, *, window: int = 60) -> None:
@@ -36,6 +40,15 @@ class Telemetry:
         """Tasks that have started since the beginning."""
         self.tasks_running = 0
         """Tasks that have started and not ended."""
+        self.stages = tuple(Histogram(WAIT_EDGES) for _ in PARTS)
+        """The parts of the first packet delay since the start, in the order of `PARTS`."""
+        self.real_time_factor = Histogram(FACTOR_EDGES)
+        """End-to-end seconds / seconds of audio of completed tasks, since the start."""
+        self.loop_lag = Histogram(LAG_EDGES)
+        """Seconds by which the event loop was late, at each look at the deadlines of running tasks."""
+        self.exemplars: dict[float, tuple[str, float]] = {}
+        """The latest trace id and first packet delay in each published bucket, by its upper edge."""
+        self.slowest = Slowest()
 
     def task_started(self) -> None:
         """Count the start of a task; its one `task_ended` follows."""
@@ -61,6 +74,7 @@ class Telemetry:
         audio_bytes: int = 0,
         retries: int = 0,
         error: str | None = None,
+        trace_id: str | None = None,
     ) -> None:
         """Count the end of a task. Times in seconds, None where the moment did not come.
 
@@ -81,6 +95,7 @@ class Telemetry:
             audio_bytes: Bytes of its audio.
             retries: Attempts after the first.
             error: Code or class of the error of a failed task.
+            trace_id: Under which a trace knows it.
 
         Raises:
             ValueError: `outcome` is none of the four.
@@ -89,12 +104,20 @@ class Telemetry:
         if outcome == "completed":
             totals.completed += 1
             totals.finished(end_to_end, audio_seconds)
+            if end_to_end is not None and audio_seconds:
+                self.real_time_factor.observe(end_to_end / audio_seconds)
         else:
             _count_unfinished(totals, outcome, error)
         self.tasks_running -= 1
         if first_packet_delay is not None:
             parts = (queue or 0.0, connect or 0.0, start or 0.0, synthesis or 0.0)
             totals.first_packet(first_packet_delay, parts, text_wait or 0.0)
+            for stage, seconds in zip(self.stages, parts, strict=True):
+                stage.observe(seconds)
+            if trace_id is not None:
+                edge = bisect_left(FIRST_PACKET_EDGES, first_packet_delay)
+                bucket = FIRST_PACKET_EDGES[edge] if edge < len(FIRST_PACKET_EDGES) else math.inf
+                self.exemplars[bucket] = (trace_id, first_packet_delay)
         if connected:
             totals.connected += 1
             if reused:

@@ -19,11 +19,12 @@ class Utilisation:
 
     Args:
         started: The time, in seconds.
-        window: Length of the window, in whole seconds; at least 10.
+        window: Length of the window, in whole seconds.
     """
 
     __slots__ = (
         "_area",
+        "_kept",
         "_means_seen",
         "_past",
         "_ratio",
@@ -46,7 +47,8 @@ class Utilisation:
         self._slice_end = started + 1.0
         self._ratio = self._area = self._past = 0.0
         # Areas of whole seconds; enough that each ten-second mean which ends inside the window is complete.
-        self._slices: deque[float] = deque(maxlen=window)
+        self._kept = max(window, PEAK_SECONDS)
+        self._slices: deque[float] = deque(maxlen=self._kept)
         self._means_seen = 0.0
 
     def changed(self, borrowed: int, max_size: int, now: float) -> None:
@@ -98,9 +100,9 @@ class Utilisation:
         self._finish(self._area + self._ratio * (self._slice_end - self._since))
         whole = int(now - self._slice_end)
         # After a long silence only the seconds that the window can show are written one by one.
-        for _ in range(min(whole, self._window)):
+        for _ in range(min(whole, self._kept)):
             self._finish(self._ratio)
-        self._past += self._ratio * max(0, whole - self._window)
+        self._past += self._ratio * max(0, whole - self._kept)
         self._since = self._slice_end + whole
         self._slice_end = self._since + 1.0
         self._area = 0.0
