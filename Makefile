@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-slow test-all test-cloud pythons matrix mutants soak sdk check bench clean help
+.PHONY: demo test test-slow tools test-all test-cloud pythons matrix mutants soak sdk check bench clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +25,10 @@ test: $(READY)  ## The test suite (under ten minutes on two cores)
 
 test-slow: $(READY)  ## Only what needs minutes or other programs
 	$(BIN)/python -m pytest -m slow
+
+tools:  ## What only test-slow needs, by Debian's apt-get: a Prometheus and a browser
+	@(for tool in prometheus promtool chromium; do command -v $$tool >/dev/null || exit 1; done) || { $(SUDO) apt-get update -qq && \
+		$(SUDO) apt-get install -qq --yes --no-install-recommends prometheus chromium; }
 
 test-all: test test-slow  ## Both
 

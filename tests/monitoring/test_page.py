@@ -34,7 +34,7 @@ def a_browser():
     except ModuleNotFoundError:
         missing = "playwright (pip)"
     else:
-        missing = None if CHROMIUM else "chromium (apt-get install chromium)"
+        missing = None if CHROMIUM else "chromium (make tools)"
     if missing:
         assert not os.environ.get("CI"), missing
         pytest.skip(f"needs {missing}")

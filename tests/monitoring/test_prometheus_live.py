@@ -26,8 +26,8 @@ class Prometheus:
     def __init__(self, folder, target):
         program = shutil.which("prometheus")
         if program is None:
-            assert not os.environ.get("CI"), "prometheus is missing: apt-get install prometheus"
-            pytest.skip("needs prometheus: apt-get install prometheus")
+            assert not os.environ.get("CI"), "prometheus is missing: make tools"
+            pytest.skip("needs prometheus: make tools")
         (folder / "rules.yml").write_text(rules.written())
         scrape = {"job_name": "speechpool", "static_configs": [{"targets": [target]}]}
         every = {"scrape_interval": "1s", "evaluation_interval": "1s"}
