@@ -197,6 +197,20 @@ class Stream(Speechpool):
             count.tasks += 1
 
 
+class Uncounted(Stream):
+    """The same where nothing is measured: no histogram, no count of tasks, no utilisation. Only for this comparison."""
+
+    async def open(self):
+        from speechpool.synthesis.host import TaskHost
+        from speechpool.telemetry import Histogram, Utilisation
+
+        def nothing(*_, **__):
+            pass
+
+        TaskHost.begin = TaskHost.record = Histogram.observe = Utilisation.changed = nothing
+        await super().open()
+
+
 class Sink(Speechpool):
     """`pool.task(voice, sink=...)`."""
 
@@ -296,7 +310,7 @@ class DropIn(Official):
     sdk = "speechpool.dashscope"
 
 
-CLIENTS = {"picows": Picows, "sink": Sink, "stream": Stream, "official": Official, "dropin": DropIn}
+CLIENTS = {"picows": Picows, "sink": Sink, "stream": Stream, "uncounted": Uncounted, "official": Official, "dropin": DropIn}
 
 
 # ------------------------------------------------------------------------------------ measuring

@@ -45,6 +45,7 @@ ROWS = {
     "picows": ("picows", False),
     "sink": ("sink", False),
     "stream": ("stream", False),
+    "uncounted": ("uncounted", False),
     "official": ("official", False),
     "stream_one_core": ("stream", True),
     "official_one_core": ("official", True),
@@ -53,6 +54,7 @@ ROWS = {
 RATIOS = {
     "sink_over_picows": ("sink", "picows", 1.25, True),
     "stream_over_picows": ("stream", "picows", 1.6, True),
+    "stream_over_uncounted": ("stream", "uncounted", 1.1, True),
     "official_over_stream": ("official", "stream", 12.0, False),
     "official_over_stream_one_core": ("official_one_core", "stream_one_core", 5.0, False),
 }

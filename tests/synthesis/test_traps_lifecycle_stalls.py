@@ -151,6 +151,7 @@ WALL_CLOCKS = {
 ALLOWED = {
     ("transport/failures.py", "retry_after"): "a Retry-After with a date, of an answer that has no Date of its own",
     ("monitoring/snapshot.py", "_take"): "shown to people",
+    ("monitoring/opentelemetry.py", "_started"): "when a span begins, for those who read it",
 }
 """Where the wall clock may be asked, and why: never to decide what lives, waits or ends."""
 

@@ -21,6 +21,7 @@ from typing import Any
 from speechpool.errors import PoolClosed, SettingsError, WrongLoop
 from speechpool.limits import Backoff, ConnectionLimits, Places
 from speechpool.settings import LifetimeProfile, PoolSettings
+from speechpool.telemetry.events import ConnectionClosed, ConnectionOpened, EndpointAway, EndpointBack, Listeners
 
 from . import stacks
 from .connector import Connector
@@ -58,6 +59,7 @@ class Engine:
         name: str,
         connect_timeout: float | None,
         on_borrowed: Callable[[int, int, float], None] | None,
+        listeners: Listeners | None,
         random: Callable[[], float],
         limits: ConnectionLimits | None,
         host: str | None,
@@ -67,6 +69,8 @@ class Engine:
         self._connector = connector
         self._connect_timeout = connect_timeout
         self._on_borrowed = on_borrowed
+        self._listeners = listeners
+        self._away = False  # what they were told last
         self._random = random
         backoff = Backoff(settings.open_backoff, settings.open_backoff_idle_cap, random=random)
         self._limits = limits
@@ -152,6 +156,9 @@ class Engine:
             self._arm()
         if self._on_borrowed is not None and core.borrowed != self._told[0]:
             self._tell(now)
+        if self._listeners and core.pace.down != self._away:
+            self._away = core.pace.down
+            self._listeners.tell(EndpointAway(pool=self.name) if self._away else EndpointBack(pool=self.name))
         if self._watchers:
             for watcher in self._watchers:
                 watcher.look()
@@ -164,9 +171,11 @@ class Engine:
                     waiter.future.set_result(reason)
             case Open(slot):
                 self._jobs.open(slot)
-            case Close(slot):
+            case Close(slot, reason):
+                self._tell_closed(slot, reason, now)
                 self._jobs.close(slot)
             case Abort(slot):
+                self._tell_closed(slot, "aborted", now)
                 self._jobs.abort(slot)
             case Abandon(slot):
                 self._jobs.abandon(slot)
@@ -180,6 +189,12 @@ class Engine:
                 )
             case Report(slot, problem):
                 self._report(slot, problem)
+
+    def _tell_closed(self, slot: Slot, reason: str, now: float) -> None:
+        if self._listeners:
+            self._listeners.tell(
+                ConnectionClosed(pool=self.name, reason=reason, seconds=now - slot.opened_at, borrows=slot.use)
+            )
 
     def _report(self, slot: Slot, problem: str) -> None:
         if not self._warned_of_double_returns:
@@ -230,6 +245,8 @@ class Engine:
         now = self._now()
         if not self._jobs.usable(connection):
             self._perform(self._core.lost(slot, now), now)
+        if self._listeners:
+            self._listeners.tell(ConnectionOpened(pool=self.name, seconds=now - slot.dialled_at))
         if self._core.pace.error is not None:
             logger.info("pool %r: connections to %s open again", self.name, self.endpoint)
         self._perform(self._core.opened(slot, connection, now, jitter=self._random()), now)

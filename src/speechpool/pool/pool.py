@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from speechpool.errors import LeaseError, SettingsError
 from speechpool.limits import ConnectionLimits, Priority
 from speechpool.settings import LifetimeProfile, PoolSettings
+from speechpool.telemetry.events import Listeners
 
 from . import stacks
 from .connector import Connector
@@ -46,6 +47,7 @@ class Pool(Engine, Generic[C]):
         settings: Sizes and times.
         name: For messages and metrics.
         connect_timeout: Seconds that one dial, and `open` as a whole, may take; None: any time.
+        listeners: Told of connections that open and close, and of outages.
         on_borrowed: Called with (borrowed, max_size, time) whenever one of the first two changes.
         random: Returns a number in [0, 1), for all jitter; tests pass their own.
         limits: The bound that it shares with other pools; None: none.
@@ -61,6 +63,7 @@ class Pool(Engine, Generic[C]):
         name: str = "default",
         connect_timeout: float | None = 10.0,
         on_borrowed: Callable[[int, int, float], None] | None = None,
+        listeners: Listeners | None = None,
         random: Callable[[], float] = _random.random,
         limits: ConnectionLimits | None = None,
         host: str | None = None,
@@ -72,6 +75,7 @@ class Pool(Engine, Generic[C]):
             name=name,
             connect_timeout=connect_timeout,
             on_borrowed=on_borrowed,
+            listeners=listeners,
             random=random,
             limits=limits,
             host=host,

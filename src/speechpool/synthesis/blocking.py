@@ -28,7 +28,7 @@ from .task import SpeechTask
 if TYPE_CHECKING:
     from speechpool.limits import Priority
     from speechpool.pool import PoolStats
-    from speechpool.telemetry import Report
+    from speechpool.telemetry import PoolEvent, Report
 
     from .core import Outcome
     from .delivery import Sink
@@ -113,6 +113,11 @@ class SpeechPool:
     def stats(self) -> PoolStats:
         """The pool at this moment."""
         return _thread.run(lambda: _called(lambda: self._pool.stats))
+
+    def on(self, listener: Callable[[PoolEvent], object]) -> Callable[[], None]:
+        """Call `listener` on the loop's thread with everything that happens; see `AsyncSpeechPool.on`."""
+        remove: Callable[[], None] = self._pool.on(listener)
+        return remove
 
     def report(self) -> Report:
         """Return the five signals: value, target and verdict."""

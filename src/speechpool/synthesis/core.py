@@ -121,10 +121,10 @@ class TaskCore(Segments):
         host = self._host
         if self._timing is not None or self.outcome is not None:
             raise LeaseError("a task begins once; make another one.")
-        self._timing = Timing(host.clock(), current_trace_id())
+        self._timing = timing = Timing(host.clock(), current_trace_id())
         if self._script.characters:
-            self._timing.first_text = self._timing.entered
-        host.telemetry.task_started()
+            timing.first_text = timing.entered
+        host.begin(self, timing.trace_id)
         host.budget(self.voice.model).deposit()
         host.ticker.watch(self)
         try:

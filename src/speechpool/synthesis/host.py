@@ -13,7 +13,7 @@ from speechpool.limits import Backoff, Permit, Priority, Quota, RetryBudget
 from speechpool.pool import Lease, Pool
 from speechpool.protocol import Dialect, Voice
 from speechpool.settings import Deadlines, PoolSettings
-from speechpool.telemetry import SlowTask, Telemetry
+from speechpool.telemetry import Listeners, SlowTask, TaskEnded, TaskStarted, Telemetry
 
 from .bridge import patience
 from .connector import SpeechConnection
@@ -74,6 +74,7 @@ class TaskHost:
         "deadlines",
         "dialect",
         "endpoint",
+        "listeners",
         "loop",
         "quota",
         "retry",
@@ -91,6 +92,7 @@ class TaskHost:
         deadlines: Deadlines,
         quota: Quota | None,
         telemetry: Telemetry,
+        listeners: Listeners | None = None,
         voice: Voice | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -103,6 +105,7 @@ class TaskHost:
         self.deadlines = deadlines
         self.quota = quota
         self.telemetry = telemetry
+        self.listeners = listeners
         self.endpoint = endpoint.display
         self.retry = settings.retry
         self.ticker = Ticker(self.loop, deadlines, patience(dialect), on_lag=telemetry.loop_lag.observe)
@@ -187,6 +190,17 @@ class TaskHost:
         return backoff.next()
 
     # ---------------------------------------------------------------------------------- telemetry
+    def begin(self, task: TaskCore, trace_id: str | None) -> None:
+        """Count the begin of one task; `record` follows at its end."""
+        self.telemetry.task_started()
+        if self.listeners:
+            voice = task.voice
+            self.listeners.tell(
+                TaskStarted(
+                    pool=self._pool.name, number=id(task), model=voice.model, voice=voice.voice, trace_id=trace_id
+                )
+            )
+
     def record(self, task: TaskCore, timing: Timing) -> None:
         """Count one task at its end, and log it in one line without its text."""
         parts = timing.parts() or (None, None, None, None)
@@ -213,6 +227,33 @@ class TaskHost:
             trace_id=timing.trace_id,
         )
         seconds = ended - timing.entered
+        if self.listeners:
+            report = task.report
+            self.listeners.tell(
+                TaskEnded(
+                    pool=self._pool.name,
+                    number=id(task),
+                    model=task.voice.model,
+                    voice=task.voice.voice,
+                    trace_id=timing.trace_id,
+                    outcome=task.outcome or "failed",
+                    request_id=task.request_id,
+                    error=code,
+                    seconds=seconds,
+                    text_wait=timing.text_wait,
+                    queue=parts[0],
+                    connect=parts[1],
+                    start=parts[2],
+                    synthesis=parts[3],
+                    first_packet_delay=report.first_packet_delay,
+                    end_to_end=report.end_to_end,
+                    audio_seconds=report.audio_seconds,
+                    audio_bytes=report.audio_bytes,
+                    characters=report.characters,
+                    retries=report.retries,
+                    reused=report.reused,
+                )
+            )
         if self.telemetry.slowest.wants(seconds, ended):
             self.telemetry.slowest.add(
                 SlowTask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,7 +13,7 @@ from speechpool.pool import Pool, PoolStats
 from speechpool.protocol import Dialect, Voice
 from speechpool.protocol.inference import Inference
 from speechpool.settings import Deadlines, PoolSettings, with_overrides
-from speechpool.telemetry import Report, Telemetry
+from speechpool.telemetry import Listeners, PoolEvent, Report, Telemetry
 from speechpool.transport.descriptors import check_descriptors
 
 from .connector import Dial, SpeechConnection, SpeechConnector
@@ -86,6 +87,7 @@ class AsyncSpeechPool:
             raise SettingsError(f"window = {window!r} must be 2 to 3600 whole seconds; 60 is the default.")
         self._dial = dial
         self._window = window
+        self._listeners = Listeners()
         self._host: TaskHost | None = None
         self._pool: Pool[SpeechConnection] | None = None
         self._telemetry: Telemetry | None = None
@@ -110,6 +112,7 @@ class AsyncSpeechPool:
             name=self.name,
             connect_timeout=self.deadlines.connect,
             on_borrowed=telemetry.utilisation.changed,
+            listeners=self._listeners,
             limits=self._limits,
             host=self.endpoint.host,
             profile=self._dialect.lifetime,
@@ -122,6 +125,7 @@ class AsyncSpeechPool:
             deadlines=self.deadlines,
             quota=self._quota,
             telemetry=telemetry,
+            listeners=self._listeners,
             voice=self._voice,
         )
         await self._pool.open()
@@ -263,6 +267,15 @@ class AsyncSpeechPool:
     def explain(self) -> str:
         """Say in a few sentences what the pool does now, and why."""
         return self._opened().explain()
+
+    def on(self, listener: Callable[[PoolEvent], object]) -> Callable[[], None]:
+        """Call `listener` with everything that happens here from now on; the function that is returned ends that.
+
+        It is called on the pool's event loop and must return soon. What it raises is logged once and changes nothing.
+        The events are those of `speechpool.telemetry`: `TaskStarted`, `TaskEnded`, `ConnectionOpened`,
+        `ConnectionClosed`, `EndpointAway`, `EndpointBack`.
+        """
+        return self._listeners.add(listener)
 
     # ---------------------------------------------------------------------------------- own
     def _check_descriptors(self, max_size: int, *, held: int = 0) -> None:

@@ -1,5 +1,15 @@
 """Telemetry: counters, histograms, the five signals and their targets."""
 
+from .events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    EndpointAway,
+    EndpointBack,
+    Listeners,
+    PoolEvent,
+    TaskEnded,
+    TaskStarted,
+)
 from .histogram import Histogram
 from .report import Report
 from .signals import Signal, Signals, Verdict
@@ -9,12 +19,20 @@ from .totals import Totals
 from .utilisation import Utilisation
 
 __all__ = [
+    "ConnectionClosed",
+    "ConnectionOpened",
+    "EndpointAway",
+    "EndpointBack",
     "Histogram",
+    "Listeners",
+    "PoolEvent",
     "Report",
     "Signal",
     "Signals",
     "SlowTask",
     "Slowest",
+    "TaskEnded",
+    "TaskStarted",
     "Telemetry",
     "Totals",
     "Utilisation",
