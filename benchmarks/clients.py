@@ -310,7 +310,14 @@ class DropIn(Official):
     sdk = "speechpool.dashscope"
 
 
-CLIENTS = {"picows": Picows, "sink": Sink, "stream": Stream, "uncounted": Uncounted, "official": Official, "dropin": DropIn}
+CLIENTS = {
+    "picows": Picows,
+    "sink": Sink,
+    "stream": Stream,
+    "uncounted": Uncounted,
+    "official": Official,
+    "dropin": DropIn,
+}
 
 
 # ------------------------------------------------------------------------------------ measuring
