@@ -37,6 +37,8 @@ class Segment(Protocol):
     stray: bool
     """Something came that belonged to no running segment: the connection must not be used again."""
 
+    announced: int
+    """Binary frames that the server has said will come; 0 where the protocol does not say."""
     before: str | None
     """The id of the segment before it on the same connection, whose end some servers tell twice; the caller sets it."""
 

@@ -28,7 +28,7 @@ class SpeechConnection:
     (tests/synthesis/test_task.py::test_t37_frames_between_tasks_discard_an_idle_connection_at_once).
     """
 
-    __slots__ = ("_lost", "carried", "last_id", "stray", "transport")
+    __slots__ = ("_lost", "cancelled", "carried", "last_id", "stray", "transport")
 
     transport: Connection
 
@@ -36,6 +36,7 @@ class SpeechConnection:
         self._lost = lost
         self.stray = False
         self.carried = 0  # tasks begun on it
+        self.cancelled = False  # one of them was
         self.last_id: str | None = None  # of the last one
 
     def on_text(self, data: bytes) -> None:

@@ -220,7 +220,8 @@ class TaskCore(Segments):
     # ------------------------------------------------------------------------------------ frames
     # `on_binary` is an attribute: what a binary frame means at this moment. So the hot path asks nothing for a frame:
     # `drop` outside of a segment and after a cancel, `_stray` before the server has accepted, then `_join` where
-    # several segments become one stream, else `_first_audio`, and from there on what `_hand_over` names.
+    # several segments become one stream, else `_first_audio`, and from there on what `_hand_over` names. On a
+    # connection that carried a cancelled task a guard stands before it (announced.py).
 
     @property
     def _hand_over(self) -> Callable[[bytes], None]:
@@ -263,7 +264,7 @@ class TaskCore(Segments):
     def _listen_by(self, listener: Callable[[bytes], None]) -> None:
         """Take binary frames as audio, where that is how audio comes."""
         if self._segment is not None and self._segment.takes_audio:
-            self.on_binary = listener
+            self.on_binary = listener if self._guard is None else self._guard.before(listener)
 
     def on_text(self, data: bytes) -> None:
         """Take one text frame."""
@@ -330,6 +331,8 @@ class TaskCore(Segments):
         if told.words and len(self.words) == (0 if past is None else past.words):
             self.words += told.words  # some servers send them only at the end
         self.server_request_id = event.server_request_id or self.server_request_id
+        if self._guard is not None and self.outcome is None:
+            self._guard.completed()
         self._give_back("completed", keep=goes_on)
         if goes_on:
             self._bridged(event, self.characters, len(self.words), self._heard_seconds())
@@ -413,6 +416,7 @@ class TaskCore(Segments):
             frame = segment.cancel()
             if frame is not None:
                 connection.transport.send(frame)
+                connection.cancelled = True
         except (ConnectionLost, ProtocolViolation) as error:
             self._broken(error)
 

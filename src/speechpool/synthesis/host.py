@@ -15,6 +15,7 @@ from speechpool.protocol import Dialect, Voice
 from speechpool.settings import Deadlines, PoolSettings
 from speechpool.telemetry import Listeners, SlowTask, TaskEnded, TaskStarted, Telemetry
 
+from .announced import Habit
 from .bridge import patience
 from .connector import SpeechConnection
 from .endpoint import Endpoint
@@ -70,6 +71,7 @@ class TaskHost:
         "_pool",
         "_settings",
         "_voice",
+        "announcing",
         "clock",
         "deadlines",
         "dialect",
@@ -109,6 +111,7 @@ class TaskHost:
         self.endpoint = endpoint.display
         self.retry = settings.retry
         self.ticker = Ticker(self.loop, deadlines, patience(dialect), on_lag=telemetry.loop_lag.observe)
+        self.announcing = Habit()
         self._account = endpoint.account
         self._budgets: dict[str, RetryBudget] = {}
         self._pool = pool

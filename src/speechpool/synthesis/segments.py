@@ -20,6 +20,7 @@ from speechpool.errors import ConnectionLost, PoolFull, ProtocolViolation, Shed,
 from speechpool.protocol import Finished, Segment, Voice
 from speechpool.telemetry import current_trace_id
 
+from .announced import Guard
 from .bridge import Past
 from .delivery import Delivery, Sink
 from .progress import Progress
@@ -48,6 +49,7 @@ class Segments(Delivery):
         "_bridge",
         "_closing",
         "_dialect",
+        "_guard",
         "_host",
         "_joiner",
         "_lease",
@@ -94,6 +96,7 @@ class Segments(Delivery):
         # The running segment.
         self._segment: Segment | None = None
         self._segment_begun = False
+        self._guard: Guard | None = None
         self._lease: TaskLease | None = None
         self._permit: Permit | None = None
         self._reused = False
@@ -176,6 +179,9 @@ class Segments(Delivery):
         try:
             self._segment = segment = self._dialect.segment(self.voice, segment_id)
             segment.before, connection.last_id = connection.last_id, segment_id
+            habit = host.announcing
+            guarded = connection.cancelled if habit.known else self._dialect.can_cancel
+            self._guard = Guard(habit, segment, self._stray) if guarded else None
             if not self._dialect.begins_with_text:
                 connection.transport.send(self._segment.begin())
                 self._segment_begun = True

@@ -70,6 +70,7 @@ class TinySegment:
 
     def __init__(self, voice: Voice, segment_id: str) -> None:
         self.id, self.ended, self.stray = segment_id, False, False
+        self.announced = 0
         self.before: str | None = None
         self.mixed_up = False  # each piece of audio says whose it is
         self._voice, self._begun, self._started = voice, False, False

@@ -144,7 +144,10 @@ class CosyVoiceSegment(InferenceSegment[Reply]):
         if output is None or payload is None:
             return NOTHING
         kind = output.type
-        # The common one first: sentence-synthesis announces one binary frame, and the older form has no type.
+        # The common one first. The older form has no type, and announces nothing.
+        if kind == "sentence-synthesis":
+            self.announced += 1
+            return NOTHING
         if (kind != "sentence-begin" and kind != "sentence-end") or self.state is State.CANCELLING:  # noqa: PLR1714
             return NOTHING
         sentence = output.sentence

@@ -31,7 +31,7 @@ _R = TypeVar("_R", bound=_Reply)
 class InferenceSegment(Generic[_R]):
     """Matches events to its id, walks the table of states, and tells start and failure. The rest is the protocol's."""
 
-    __slots__ = ("before", "ended", "id", "mixed_up", "state", "stray", "takes_audio")
+    __slots__ = ("announced", "before", "ended", "id", "mixed_up", "state", "stray", "takes_audio")
 
     def __init__(self, segment_id: str) -> None:
         self.id = segment_id
@@ -40,6 +40,7 @@ class InferenceSegment(Generic[_R]):
         self.ended = False
         self.stray = False
         self.mixed_up = False
+        self.announced = 0
         self.before: str | None = None
 
     def feed(self, data: bytes) -> tuple[Event, ...]:
