@@ -33,6 +33,7 @@ class ExitCode(IntEnum):
     TASK_FAILED = 5
     TIMEOUT = 6
     CANNOT_WRITE = 7
+    EXPECTATION_FAILED = 99
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -54,6 +55,7 @@ _MEANING = {
     ExitCode.TASK_FAILED: "the server gave the task up, or broke the protocol",
     ExitCode.TIMEOUT: "nothing came in time",
     ExitCode.CANNOT_WRITE: "a file cannot be written",
+    ExitCode.EXPECTATION_FAILED: "an expectation of a load test failed",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitCode.TERMINATED: "ended by SIGTERM",
 }
