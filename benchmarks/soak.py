@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -133,6 +134,7 @@ class Soak:
 
     async def run(self):
         """Run to the end, or until `stopping` is set and the round is over; return what was found."""
+        _threads_at_once(2)
         async with AsyncExitStack() as stack:
             self.service = await stack.enter_async_context(Service())
             self.proxy = await stack.enter_async_context(Proxy(self.service.port))
@@ -227,6 +229,14 @@ class Soak:
             restarts=self.found.restarts,
             reuse=self._reuse,
         )
+
+
+def _threads_at_once(number):
+    """Have the threads of the event loop from the beginning: else they would come one by one, and look like a leak."""
+    executor, together = ThreadPoolExecutor(number), threading.Barrier(number)
+    for _ in range(number):
+        executor.submit(together.wait)
+    asyncio.get_running_loop().set_default_executor(executor)
 
 
 def _pool(port):

@@ -160,6 +160,7 @@ def pytest_in(root: Path, tests: Iterable[str], modules: Iterable[str], limit: f
     command = [
         sys.executable, "-m", "pytest", "-x", "-q", "--tb=short",
         "-p", "no:cacheprovider", "-p", "imported_from", "-p", "pytest_timeout",
+        "--assert=plain",  # nobody reads why it failed, and a whole comparison of long audio takes minutes where CI is set
         "--timeout=0",  # its own limit would end pytest with 1, as a failing test does
         *tests,
     ]  # fmt: skip
