@@ -78,7 +78,7 @@ class Snapshot:
         histograms: By name; since the start.
         quotas: Of every account and model that asked; empty without a quota.
         explained: What the pool does now, and why.
-        slowest: The slowest tasks of the last minutes; see `SlowTask`.
+        slowest: The slowest tasks of the last minutes; see `Slowest`.
     """
 
     seq: int

@@ -13,7 +13,7 @@ from speechpool.limits import Backoff, Permit, Priority, Quota, RetryBudget
 from speechpool.pool import Lease, Pool
 from speechpool.protocol import Dialect, Voice
 from speechpool.settings import Deadlines, PoolSettings
-from speechpool.telemetry import Listeners, SlowTask, TaskEnded, TaskStarted, Telemetry
+from speechpool.telemetry import Listeners, TaskEnded, TaskStarted, Telemetry
 
 from .announced import Habit
 from .bridge import patience
@@ -230,50 +230,13 @@ class TaskHost:
             trace_id=timing.trace_id,
         )
         seconds = ended - timing.entered
-        if self.listeners:
-            report = task.report
-            self.listeners.tell(
-                TaskEnded(
-                    pool=self._pool.name,
-                    number=id(task),
-                    model=task.voice.model,
-                    voice=task.voice.voice,
-                    trace_id=timing.trace_id,
-                    outcome=task.outcome or "failed",
-                    request_id=task.request_id,
-                    error=code,
-                    seconds=seconds,
-                    text_wait=timing.text_wait,
-                    queue=parts[0],
-                    connect=parts[1],
-                    start=parts[2],
-                    synthesis=parts[3],
-                    first_packet_delay=report.first_packet_delay,
-                    end_to_end=report.end_to_end,
-                    audio_seconds=report.audio_seconds,
-                    audio_bytes=report.audio_bytes,
-                    characters=report.characters,
-                    retries=report.retries,
-                    reused=report.reused,
-                )
-            )
-        if self.telemetry.slowest.wants(seconds, ended):
-            self.telemetry.slowest.add(
-                SlowTask(
-                    ended=ended,
-                    seconds=seconds,
-                    text_wait=timing.text_wait,
-                    queue=parts[0],
-                    connect=parts[1],
-                    start=parts[2],
-                    synthesis=parts[3],
-                    rest=None if timing.first_audio is None else ended - timing.first_audio,
-                    outcome=task.outcome or "failed",
-                    request_id=task.request_id,
-                    trace_id=timing.trace_id,
-                    error=code,
-                )
-            )
+        slow = self.telemetry.slowest.wants(seconds, ended)
+        if slow or self.listeners:
+            event = self._event(task, timing, code, seconds)
+            if slow:
+                self.telemetry.slowest.add(event, ended)
+            if self.listeners:
+                self.listeners.tell(event)
         if log.isEnabledFor(logging.INFO):
             delay = timing.first_packet_delay
             log.info(
@@ -298,3 +261,29 @@ class TaskHost:
                     }
                 },
             )
+
+    def _event(self, task: TaskCore, timing: Timing, error: str | None, seconds: float) -> TaskEnded:
+        report = task.report
+        return TaskEnded(
+            pool=self._pool.name,
+            number=id(task),
+            model=task.voice.model,
+            voice=task.voice.voice,
+            trace_id=timing.trace_id,
+            outcome=task.outcome or "failed",
+            request_id=report.request_id,
+            error=error,
+            seconds=seconds,
+            text_wait=report.text_wait,
+            queue=report.queue,
+            connect=report.connect,
+            start=report.start,
+            synthesis=report.synthesis,
+            first_packet_delay=report.first_packet_delay,
+            end_to_end=report.end_to_end,
+            audio_seconds=report.audio_seconds,
+            audio_bytes=report.audio_bytes,
+            characters=report.characters,
+            retries=report.retries,
+            reused=report.reused,
+        )

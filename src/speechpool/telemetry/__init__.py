@@ -13,7 +13,7 @@ from .events import (
 from .histogram import Histogram
 from .report import Report
 from .signals import Signal, Signals, Verdict
-from .slowest import Slowest, SlowTask, current_trace_id, trace_id
+from .slowest import Slowest, current_trace_id, trace_id
 from .telemetry import Telemetry
 from .totals import Totals
 from .utilisation import Utilisation
@@ -29,7 +29,6 @@ __all__ = [
     "Report",
     "Signal",
     "Signals",
-    "SlowTask",
     "Slowest",
     "TaskEnded",
     "TaskStarted",
