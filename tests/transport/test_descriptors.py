@@ -29,6 +29,18 @@ def limits(monkeypatch):
     return pretend
 
 
+def test_a_program_may_take_what_the_hard_limit_allows():
+    code = """
+        import resource
+        from speechpool.transport.descriptors import raise_soft_limit
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(64, hard), hard))
+        raise_soft_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 def test_what_fits_is_fine(limits):
     limits(1024, 4096, 40)
     descriptors.check_descriptors(1024 - 40 - descriptors.RESERVE, "max_size = 968")

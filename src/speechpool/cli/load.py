@@ -82,6 +82,7 @@ def load(  # noqa: PLR0917  # flags
     planned moment. Ctrl-C ends with a report of what there is. Warm-up does not count.
     """
     from speechpool.load.expect import parse
+    from speechpool.transport.descriptors import raise_soft_limit
 
     from .loop import run
 
@@ -94,6 +95,7 @@ def load(  # noqa: PLR0917  # flags
         arrivals=arrivals, concurrency=concurrency, seconds=seconds, targets=target.replace(" ", "").split(","),
         max_size=max_size, texts=texts, barge_in=barge_in, seed=seed,
     )  # fmt: skip
+    raise_soft_limit()
     run(wish.run())
     assert wish.load is not None  # noqa: S101  # it ran
     result, report = wish.load.result, wish.report()

@@ -93,7 +93,9 @@ def service(
         faults=faults,
     )
     from speechpool.service.running import run
+    from speechpool.transport.descriptors import raise_soft_limit
 
+    raise_soft_limit()
     remarks = [_limits(settings), *([f"Faults: {', '.join(map(str, faults.faults))}."] if faults else [])]
 
     def announce(service: SpeechService) -> None:

@@ -6,6 +6,7 @@ checked, because a file could not be opened. So `shortage` tries, where an error
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from speechpool.errors import SettingsError
 
-__all__ = ["RESERVE", "check_descriptors", "need_one", "remedy", "shortage"]
+__all__ = ["RESERVE", "check_descriptors", "need_one", "raise_soft_limit", "remedy", "shortage"]
 
 RESERVE = 16
 """Descriptors left to the program itself: files it opens, name look-ups, certificates that are read while it dials."""
@@ -50,6 +51,17 @@ def check_descriptors(needed: int, what: str, *, held: int = 0) -> None:
         f"program's own files, but this process may open {soft} (its soft limit; the hard limit is {_shown(hard)}). "
         f"{_raise_it(total, hard)}, or lower max_size: there is room for {room} connections."
     )
+
+
+def raise_soft_limit() -> None:
+    """Let this process open as many descriptors as its hard limit allows: for programs, never for a library's user."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def shortage(error: BaseException) -> OSError | None:
