@@ -1,0 +1,1 @@
+"""Running pools in production: how large they have to be."""
