@@ -9,7 +9,7 @@ import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "listeners.py"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(800)]  # three tries, where other programs take the cores
 
 
 @pytest.fixture(scope="module")
