@@ -17,8 +17,8 @@ VOICE = Voice("cosyvoice-v3-flash", "longanyang", format="pcm", sample_rate=2400
 SENTENCE = "The quick brown fox jumps over the lazy dog. "
 PHASES = ("waiting", "starting", "sending", "first audio", "mid audio", "finishing")
 """Where a caller breaks off."""
-BREAK_OFF = 0.2
-"""Share of the tasks that are broken off."""
+BREAK_OFF = 0.25
+"""Share of the tasks that are to be broken off; a fifth is, since some are over before their phase comes."""
 THINK = 1.5
 """Seconds at most between two tasks of a caller."""
 
