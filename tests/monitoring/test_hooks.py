@@ -8,7 +8,15 @@ from monitored import KEY, PCM, SECRET, pool_with_traffic, running_service, traf
 
 from speechpool import AsyncSpeechPool, Endpoint, SpeechPool
 from speechpool.limits import LocalQuota
-from speechpool.telemetry import ConnectionClosed, ConnectionOpened, EndpointAway, EndpointBack, TaskEnded, TaskStarted
+from speechpool.telemetry import (
+    ConnectionClosed,
+    ConnectionOpened,
+    EndpointAway,
+    EndpointBack,
+    Listeners,
+    TaskEnded,
+    TaskStarted,
+)
 from speechpool.testing.proxy import FaultProxy
 
 
@@ -102,3 +110,20 @@ def test_a_pool_for_threads_tells_on_its_loop():
 
     asyncio.run(main())
     assert [event.outcome for event in events if isinstance(event, TaskEnded)] == ["completed"]
+
+
+def test_any_callable_can_listen_and_each_is_removed_alone(caplog):
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, _):
+            raise ValueError("of the listener")
+
+    listeners, seen = Listeners(), []
+    listeners.add(Unhashable())
+    twice = [listeners.add(seen.append) for _ in range(2)]
+    listeners.tell(EndpointAway(pool="p"))
+    twice[0]()
+    listeners.tell(EndpointBack(pool="p"))
+    assert [type(event) for event in seen] == [EndpointAway, EndpointAway, EndpointBack]
+    assert caplog.text.count("A listener of pool 'p' failed") == 1

@@ -5,6 +5,7 @@ import http.client
 import json
 import logging
 import math
+import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,7 +19,8 @@ from speechpool.errors import PoolClosed, SettingsError
 from speechpool.limits import LocalQuota
 from speechpool.monitoring.catalogue import METRICS
 from speechpool.monitoring.feed import Feed
-from speechpool.monitoring.serving import listen
+from speechpool.monitoring.prometheus import taken
+from speechpool.monitoring.serving import listen, site
 from speechpool.monitoring.snapshot import Source
 from speechpool.telemetry import trace_id
 
@@ -171,6 +173,33 @@ def test_events_come_to_several_who_watch_and_end_with_the_monitor():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("path", ["metrics", "snapshot.json"])
+def test_closing_on_the_loop_of_the_pool_waits_for_no_answer_of_that_loop(path):
+    asked, refused = threading.Event(), []
+
+    class Noted(Source):
+        def take(self):
+            asked.set()
+            try:
+                return super().take()
+            except PoolClosed as error:
+                refused.append(error)
+                raise
+
+    async def main():
+        async with pool_with_traffic(1, ()) as pool:
+            source = Noted(pool)
+            app, feed = site(lambda: [one.to_dict() for one in taken([source])], [source])
+            monitor = listen(app, feed, 0, "127.0.0.1", token=None)
+            answer = asyncio.get_running_loop().run_in_executor(None, get, monitor.url + path)
+            assert asked.wait(10)  # the loop stands still from here on, and somebody waits for it
+            monitor.close()
+            assert len(refused) == 1
+            await asyncio.gather(answer, return_exceptions=True)
+
+    asyncio.run(main())
+
+
 def test_several_pools_have_a_name_each():
     async def main():
         async with running_service() as service:
@@ -240,6 +269,14 @@ def test_who_may_ask():
                 assert (await ask(f"{base}metrics", Authorization="Bearer a b&c"))[0] == 200
                 assert (await ask(f"{base}page/page.js"))[0] == 200
                 assert (await ask(f"{base}healthz"))[0] == 200
+            with monitoring.serve(pool, 0, token="read from a file\n") as monitor:
+                base = monitor.url.partition("?")[0]
+                assert (await ask(f"{base}metrics", Authorization="Bearer read from a file"))[0] == 200
+            for empty in ("", " \n"):  # what an environment variable gives that somebody forgot to set
+                with pytest.raises(SettingsError, match="the token of monitoring is empty"):
+                    monitoring.serve(pool, 0, "0.0.0.0", token=empty)
+                with pytest.raises(SettingsError, match="the token of monitoring is empty"):
+                    monitoring.asgi(pool, token=empty)
             with pytest.raises(SettingsError, match="needs a token"):
                 monitoring.serve(pool, 0, "0.0.0.0")
             with monitoring.serve(pool, 0) as monitor, pytest.raises(SettingsError, match="take another port, or 0"):

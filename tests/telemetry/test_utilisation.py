@@ -1,6 +1,7 @@
 """Utilisation is exact in time, whether changes come by the thousand or not at all."""
 
 import itertools
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -42,6 +43,20 @@ def test_the_window_forgets_and_the_lifetime_does_not():
     assert used.mean(250.0) == pytest.approx(0.1)
     assert used.peak(250.0) == pytest.approx(0.1)
     assert used.lifetime_peak(250.0) == pytest.approx(0.8)
+
+
+def test_the_area_never_goes_down():
+    random = Random(1)
+    for _ in range(50):
+        now = started = random.random() * 1e5
+        used = Utilisation(started)
+        for _ in range(20):
+            now += 2 * random.random()
+            used.changed(random.randint(0, 7), 7, now)
+        used.changed(0, 7, now)
+        areas = [used.area(now := now + 1 + random.random() / 100) for _ in range(20)]
+        assert len(set(areas)) == 1, "nothing is borrowed, so a counter stands still; one step back is a reset"
+        assert areas[0] == pytest.approx(used.lifetime_mean(now) * (now - started))
 
 
 def test_the_mean_looks_back_a_minute_at_most():

@@ -22,10 +22,12 @@ class Feed:
 
     Args:
         take: Returns the pools now; called in a thread, since a pool's loop may be busy.
+        on_close: Called when the feed is closed, so that `take` waits no longer.
     """
 
-    def __init__(self, take: Callable[[], Pools]) -> None:
+    def __init__(self, take: Callable[[], Pools], on_close: Callable[[], None] = lambda: None) -> None:
         self._take = take
+        self._on_close = on_close
         self._kept: deque[Pools] = deque(maxlen=KEPT)
         self._watchers = 0
         self._taking: asyncio.Task[None] | None = None
@@ -61,6 +63,7 @@ class Feed:
     def close(self) -> None:
         """Let everybody go who watches."""
         self._closed = True
+        self._on_close()
         self._tell()
         if self._taking is not None:
             self._taking.cancel()

@@ -60,7 +60,7 @@ def asgi(pools: AnyPool | Sequence[AnyPool], *, token: str | None = None) -> ASG
         token: What a client must send as `Authorization: Bearer` or `?token=`; None: only loopback's names are served.
 
     Raises:
-        SettingsError: Two pools have one name.
+        SettingsError: Two pools have one name, or the token is empty.
         PoolClosed: One was never entered.
     """
     sources = _sources(pools)
@@ -70,8 +70,20 @@ def asgi(pools: AnyPool | Sequence[AnyPool], *, token: str | None = None) -> ASG
 def site(
     take: Callable[[], Pools], sources: Sequence[Source] = (), *, token: str | None = None
 ) -> tuple[ASGIApp, Feed]:
-    """Return the application and its feed: `take` returns the pools as dicts, `sources` are those of the metrics."""
-    feed = Feed(take)
+    """Return the application and its feed: `take` returns the pools as dicts, `sources` are those of the metrics.
+
+    The sources are closed with the feed.
+
+    Raises:
+        SettingsError: The token is empty.
+    """
+
+    def let_go() -> None:
+        for source in sources:
+            source.close()
+
+    token = _checked(token)
+    feed = Feed(take, let_go)
     registry = registry_of(sources)
 
     async def events(_: Request) -> Response:
@@ -139,6 +151,12 @@ class _Guard:
         return hmac.compare_digest(offered.strip(), (self._token or "").encode())
 
 
+def _checked(token: str | None) -> str | None:
+    if token is None or token.strip():
+        return token and token.strip()  # one from a file ends with a newline, which no header can hold
+    raise SettingsError("the token of monitoring is empty, so anybody would know it; give one, or None for loopback.")
+
+
 def _name(host: str) -> str:
     return host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
 
@@ -202,7 +220,7 @@ def serve(
         token: What a client must send.
 
     Raises:
-        SettingsError: The host needs a token, the port cannot be had, or two pools have one name.
+        SettingsError: The host needs a token, the token is empty, the port cannot be had, or two pools have one name.
         PoolClosed: A pool was never entered.
     """
     sources = _sources(pools)
@@ -224,7 +242,7 @@ def listen(app: ASGIApp, feed: Feed, port: int, host: str, *, token: str | None)
             f"monitoring cannot listen on {host}:{port}: {error.strerror}; take another port, or 0 for a free one."
         ) from error
     shown = f"[{host}]" if ":" in host else host
-    query = "" if token is None else f"?token={quote(token)}"
+    query = "" if token is None else f"?token={quote(token.strip())}"
     return Monitor(app, feed, listener, f"http://{shown}:{listener.getsockname()[1]}/{query}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
-import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -143,6 +142,8 @@ class Source:
         self._pool = pool._pool if isinstance(pool, SpeechPool) else pool
         self._host = self._pool._hosted()
         self._seq = itertools.count(1)
+        self._waiting: set[concurrent.futures.Future[Snapshot]] = set()
+        self._closed = False
         self.name = self._pool.name
         """The pool's name."""
 
@@ -150,32 +151,50 @@ class Source:
         """Take a snapshot; elsewhere than on the loop of the pool this waits until the loop has done it.
 
         Raises:
-            PoolClosed: The loop of the pool has ended.
+            PoolClosed: The loop of the pool has ended, or this source was closed.
             TimeoutError: The loop was busy for `PATIENCE` seconds.
         """
-        loop = self._host.loop
-        if _running() is loop:
+        if _running() is self._host.loop:
             return self._take()
         taken: concurrent.futures.Future[Snapshot] = concurrent.futures.Future()
-
-        def on_the_loop() -> None:
-            try:
-                taken.set_result(self._take())
-            except BaseException as error:  # noqa: BLE001  # whoever waits has to learn of it
-                taken.set_exception(error)
-
+        self._waiting.add(taken)
         try:
-            loop.call_soon_threadsafe(on_the_loop)
+            return self._wait_for(taken)
+        finally:
+            self._waiting.discard(taken)
+            taken.cancel()  # a loop that is busy need not do it once nobody waits
+
+    def close(self) -> None:
+        """Let go who waits for the loop, and nobody wait for it any more: it may itself wait for them to end."""
+        self._closed = True
+        for taken in tuple(self._waiting):
+            taken.cancel()
+
+    def _wait_for(self, taken: concurrent.futures.Future[Snapshot]) -> Snapshot:
+        if self._closed:
+            taken.cancel()
+        try:
+            self._host.loop.call_soon_threadsafe(self._fill, taken)
         except RuntimeError as error:
             raise PoolClosed(f"the event loop of pool {self.name!r} has ended.") from error
-        return taken.result(PATIENCE)
+        try:
+            return taken.result(PATIENCE)
+        except concurrent.futures.CancelledError:
+            raise PoolClosed(f"the monitor of pool {self.name!r} was closed.") from None
+
+    def _fill(self, taken: concurrent.futures.Future[Snapshot]) -> None:
+        if not taken.set_running_or_notify_cancel():
+            return
+        try:
+            taken.set_result(self._take())
+        except BaseException as error:  # noqa: BLE001  # whoever waits has to learn of it
+            taken.set_exception(error)
 
     def _take(self) -> Snapshot:
         pool, telemetry = self._pool, self._pool.telemetry
         now = self._host.loop.time()
         totals = telemetry.lifetime(now)
         report = telemetry.report(now)
-        mean = report.lifetime.pool_utilisation.mean
         states = getattr(self._host.quota, "states", None)
         return Snapshot(
             seq=next(self._seq),
@@ -184,7 +203,7 @@ class Source:
             report=report,
             totals=totals,
             tasks_started=telemetry.tasks_started,
-            used_seconds=(mean or 0.0) * report.lifetime_seconds,
+            used_seconds=telemetry.utilisation.area(now),
             histograms=_histograms(telemetry, totals, pool),
             quotas=() if states is None else tuple(states()),
             explained=pool.explain(),
@@ -201,9 +220,8 @@ def _running() -> asyncio.AbstractEventLoop | None:
 
 def _histograms(telemetry: Telemetry, totals: Totals, pool: AsyncSpeechPool) -> dict[str, Buckets]:
     counters = pool._opened().counters
-    exemplars = {math.inf if edge is None else edge: seen for edge, seen in telemetry.exemplars.items()}
     found = {
-        "first_packet_delay": Buckets.of(totals.first_packet_delay, FIRST_PACKET_EDGES, exemplars=exemplars),
+        "first_packet_delay": Buckets.of(totals.first_packet_delay, FIRST_PACKET_EDGES, exemplars=telemetry.exemplars),
         "end_to_end": Buckets.of(totals.end_to_end, DURATION_EDGES),
         "real_time_factor": Buckets.of(telemetry.real_time_factor),
         "wait": Buckets.of(counters.waits, zeros=counters.borrowed - counters.waits.count),

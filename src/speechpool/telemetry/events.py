@@ -118,24 +118,34 @@ class EndpointBack(PoolEvent):
     """The endpoint is there again."""
 
 
+class _Listener:
+    """One of them, by itself: the same function may listen twice, and a callable need not be hashable."""
+
+    __slots__ = ("call", "failed")
+
+    def __init__(self, call: Callable[[Any], object]) -> None:
+        self.call = call
+        self.failed = False
+
+
 class Listeners:
     """Those who listen to one pool, called one after the other on its event loop. False while there are none."""
 
-    __slots__ = ("_all", "_failed")
+    __slots__ = ("_all",)
 
     def __init__(self) -> None:
-        self._all: tuple[Callable[[Any], object], ...] = ()
-        self._failed: set[Callable[[Any], object]] = set()
+        self._all: tuple[_Listener, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
     def add(self, listener: Callable[[Any], object]) -> Callable[[], None]:
         """Call `listener` with every event; the function that is returned ends that."""
-        self._all = (*self._all, listener)
+        added = _Listener(listener)
+        self._all = (*self._all, added)
 
         def remove() -> None:
-            self._all = tuple(one for one in self._all if one is not listener)
+            self._all = tuple(one for one in self._all if one is not added)
 
         return remove
 
@@ -143,8 +153,8 @@ class Listeners:
         """Call them. One that raises is logged, the first time, and changes nothing."""
         for listener in self._all:
             try:
-                listener(event)
+                listener.call(event)
             except Exception:
-                if listener not in self._failed:
-                    self._failed.add(listener)
+                if not listener.failed:
+                    listener.failed = True
                     logger.exception("A listener of pool %r failed; it is called again, but not logged.", event.pool)

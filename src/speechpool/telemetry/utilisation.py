@@ -72,9 +72,14 @@ class Utilisation:
 
     def lifetime_mean(self, now: float) -> float:
         """Return the mean since the start."""
-        self._catch_up(now)
+        area = self.area(now)
         seconds = self._since - self._started
-        return (self._past + self._area) / seconds if seconds > 0 else self._ratio
+        return area / seconds if seconds > 0 else self._ratio
+
+    def area(self, now: float) -> float:
+        """Return the ratio summed over the time since the start, in seconds. It never goes down, not by rounding."""
+        self._catch_up(now)
+        return self._past + self._area
 
     def peak(self, now: float) -> float | None:
         """Return the highest ten-second mean in the window; None in the first ten seconds."""
