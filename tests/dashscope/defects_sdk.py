@@ -378,8 +378,9 @@ def returned_in_on_complete(pool):
 
 @scene
 def d21():
-    pool = make_pool(1, Service())
-    synthesizer, plain = borrow(pool), speaker(Service())
+    slow = {"interval": 0.2}  # an answer that had the time to come would hide that nobody waits for it
+    pool = make_pool(1, Service(**slow))
+    synthesizer, plain = borrow(pool), speaker(Service(**slow))
     streaming = borrow(pool, Recorder())
     return {
         "pooled": [whole(synthesizer), whole(synthesizer)],

@@ -38,6 +38,7 @@ def service(
     max_connections_per_key: flags.MaxConnectionsPerKey = None,
     max_connections_per_address: flags.MaxConnectionsPerAddress = None,
     drain: flags.Drain = 30.0,
+    monitor: flags.Monitor = None,
     engine: flags.Engine = "auto",
     profile: flags.Profile = None,
     workers: flags.Workers = None,
@@ -97,11 +98,17 @@ def service(
 
     raise_soft_limit()
     remarks = [_limits(settings), *([f"Faults: {', '.join(map(str, faults.faults))}."] if faults else [])]
+    with contextlib.ExitStack() as stack:
 
-    def announce(service: SpeechService) -> None:
-        _announce_json(service) if as_json else _announce(service, remarks)
+        def announce(service: SpeechService) -> None:
+            page = None
+            if monitor is not None:
+                from speechpool.service.monitor import monitored
 
-    _run_loop(run(built, drain=drain, on_listening=announce))
+                page = stack.enter_context(monitored(service, monitor)).url
+            _announce_json(service, page) if as_json else _announce(service, remarks, page)
+
+        _run_loop(run(built, drain=drain, on_listening=announce))
 
 
 @contextlib.contextmanager
@@ -142,7 +149,7 @@ def _limits(settings: ServiceSettings) -> str:
     return f"Limits, as the provider documents them: {', '.join(limits) or 'all turned off'}."
 
 
-def _announce(service: SpeechService, remarks: Sequence[str]) -> None:
+def _announce(service: SpeechService, remarks: Sequence[str], page: str | None) -> None:
     typer.echo(f"listening on {service.url}")
     sys.stdout.flush()
     base = service.url.removesuffix("/api-ws/v1/inference")
@@ -150,7 +157,7 @@ def _announce(service: SpeechService, remarks: Sequence[str]) -> None:
     pages = base.replace("ws", "http", 1)
     typer.echo(
         f'Say something:  speechpool say "Hello." -o hello.mp3 --endpoint {base}{" --tls-ca FILE" if secure else ""}\n'
-        f"Health, voices: {pages}/healthz  {pages}/voices\n"
+        f"Health, voices: {pages}/healthz  {pages}/voices\n{f'Live page:      {page}' + chr(10) if page else ''}"
         "Stop:           Ctrl-C",
         err=True,
     )
@@ -158,8 +165,10 @@ def _announce(service: SpeechService, remarks: Sequence[str]) -> None:
         typer.echo(remark, err=True)
 
 
-def _announce_json(service: SpeechService) -> None:
+def _announce_json(service: SpeechService, page: str | None) -> None:
     facts = {"url": service.url, "port": service.port, "engine": service.engine, "profile": service.profile}
+    if page is not None:
+        facts["monitor"] = page
     typer.echo(json.dumps(facts))
     sys.stdout.flush()
 

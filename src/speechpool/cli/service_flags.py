@@ -24,6 +24,7 @@ __all__ = [
     "MaxFirstAudio",
     "MaxQueue",
     "MaxTasksPerKey",
+    "Monitor",
     "OlderEvents",
     "Port",
     "Profile",
@@ -80,6 +81,16 @@ MaxConnectionsPerKey = Annotated[
 ]
 MaxConnectionsPerAddress = Annotated[
     int | None, _option(_ACCESS, "Connections of one address at once; unset: any.", min=1, metavar="N")
+]
+Monitor = Annotated[
+    int | None,
+    _option(
+        _ACCESS,
+        "Port of a live page of the service itself, for this machine only; 0: any free one.",
+        min=0,
+        max=65535,
+        metavar="PORT",
+    ),
 ]
 Drain = Annotated[float, _option(_ACCESS, "Seconds that running tasks get after SIGTERM.", min=0)]
 

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from .catalogue import METRICS, Metric
-from .snapshot import Buckets, Snapshot, Source
+from .snapshot import Buckets, Snapshot, Snapshots
 
 __all__ = ["SpeechCollector", "registry_of"]
 
@@ -22,7 +22,7 @@ _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histog
 class SpeechCollector(Collector):
     """Shows pools to `prometheus_client`, e.g. `REGISTRY.register(SpeechCollector([Source(pool)]))`."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Snapshots]) -> None:
         self._sources = sources
 
     def describe(self) -> Iterable[Family]:
@@ -40,7 +40,7 @@ class SpeechCollector(Collector):
             yield family
 
 
-def taken(sources: Iterable[Source]) -> Iterator[Snapshot]:
+def taken(sources: Iterable[Snapshots]) -> Iterator[Snapshot]:
     """Take a snapshot of every pool that is still there."""
     from speechpool.errors import PoolClosed
 
@@ -51,7 +51,7 @@ def taken(sources: Iterable[Source]) -> Iterator[Snapshot]:
             continue
 
 
-def registry_of(sources: Sequence[Source]) -> CollectorRegistry:
+def registry_of(sources: Sequence[Snapshots]) -> CollectorRegistry:
     """Return a registry of its own for these pools."""
     registry = CollectorRegistry()
     registry.register(SpeechCollector(sources))

@@ -23,7 +23,7 @@ from speechpool.errors import SettingsError
 
 from .feed import Feed, Pools
 from .prometheus import registry_of, taken
-from .snapshot import VERSION, Source
+from .snapshot import VERSION, Snapshots, Source
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -68,7 +68,7 @@ def asgi(pools: AnyPool | Sequence[AnyPool], *, token: str | None = None) -> ASG
 
 
 def site(
-    take: Callable[[], Pools], sources: Sequence[Source] = (), *, token: str | None = None
+    take: Callable[[], Pools], sources: Sequence[Snapshots] = (), *, token: str | None = None
 ) -> tuple[ASGIApp, Feed]:
     """Return the application and its feed: `take` returns the pools as dicts, `sources` are those of the metrics.
 

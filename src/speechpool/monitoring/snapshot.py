@@ -7,6 +7,7 @@ import concurrent.futures
 import itertools
 import platform
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,10 +21,11 @@ from speechpool.telemetry.totals import PARTS
 if TYPE_CHECKING:
     from speechpool.limits.quota import QuotaState
     from speechpool.pool import PoolStats
+    from speechpool.pool.counters import Counters
     from speechpool.synthesis.pool import AsyncSpeechPool
     from speechpool.telemetry import Report, Telemetry, Totals
 
-__all__ = ["VERSION", "Buckets", "Snapshot", "Source"]
+__all__ = ["VERSION", "Buckets", "Snapshot", "Snapshots", "Source", "histograms_of"]
 
 VERSION: Final = 1
 """Of `Snapshot.to_dict`; it changes when a field changes its meaning or goes."""
@@ -128,33 +130,34 @@ def _plain(buckets: Buckets) -> dict[str, Any]:
     return {"edges": list(buckets.edges), "at_most": list(buckets.at_most), "sum": buckets.sum}
 
 
-class Source:
-    """Takes the snapshots of one pool, from any thread.
+class Snapshots(ABC):
+    """Takes snapshots of what lives on an event loop, from any thread.
 
     Args:
-        pool: One that is entered.
-
-    Raises:
-        PoolClosed: It was never entered.
+        name: Under which it is shown.
+        loop: Where it lives.
     """
 
-    def __init__(self, pool: AsyncSpeechPool | SpeechPool) -> None:
-        self._pool = pool._pool if isinstance(pool, SpeechPool) else pool
-        self._host = self._pool._hosted()
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = name
+        """Under which it is shown."""
+        self._loop = loop
         self._seq = itertools.count(1)
         self._waiting: set[concurrent.futures.Future[Snapshot]] = set()
         self._closed = False
-        self.name = self._pool.name
-        """The pool's name."""
+
+    @abstractmethod
+    def _take(self) -> Snapshot:
+        """Take a snapshot, on the loop."""
 
     def take(self) -> Snapshot:
-        """Take a snapshot; elsewhere than on the loop of the pool this waits until the loop has done it.
+        """Take a snapshot; elsewhere than on the loop this waits until the loop has done it.
 
         Raises:
-            PoolClosed: The loop of the pool has ended, or this source was closed.
+            PoolClosed: The loop has ended, or this source was closed.
             TimeoutError: The loop was busy for `PATIENCE` seconds.
         """
-        if _running() is self._host.loop:
+        if _running() is self._loop:
             return self._take()
         taken: concurrent.futures.Future[Snapshot] = concurrent.futures.Future()
         self._waiting.add(taken)
@@ -174,13 +177,13 @@ class Source:
         if self._closed:
             taken.cancel()
         try:
-            self._host.loop.call_soon_threadsafe(self._fill, taken)
+            self._loop.call_soon_threadsafe(self._fill, taken)
         except RuntimeError as error:
-            raise PoolClosed(f"the event loop of pool {self.name!r} has ended.") from error
+            raise PoolClosed(f"the event loop of {self.name!r} has ended.") from error
         try:
             return taken.result(PATIENCE)
         except concurrent.futures.CancelledError:
-            raise PoolClosed(f"the monitor of pool {self.name!r} was closed.") from None
+            raise PoolClosed(f"the monitor of {self.name!r} was closed.") from None
 
     def _fill(self, taken: concurrent.futures.Future[Snapshot]) -> None:
         if not taken.set_running_or_notify_cancel():
@@ -190,9 +193,25 @@ class Source:
         except BaseException as error:  # noqa: BLE001  # whoever waits has to learn of it
             taken.set_exception(error)
 
+
+class Source(Snapshots):
+    """Takes the snapshots of one pool, from any thread.
+
+    Args:
+        pool: One that is entered.
+
+    Raises:
+        PoolClosed: It was never entered.
+    """
+
+    def __init__(self, pool: AsyncSpeechPool | SpeechPool) -> None:
+        self._pool = pool._pool if isinstance(pool, SpeechPool) else pool
+        self._host = self._pool._hosted()
+        super().__init__(self._pool.name, self._host.loop)
+
     def _take(self) -> Snapshot:
         pool, telemetry = self._pool, self._pool.telemetry
-        now = self._host.loop.time()
+        now = self._loop.time()
         totals = telemetry.lifetime(now)
         report = telemetry.report(now)
         states = getattr(self._host.quota, "states", None)
@@ -204,7 +223,7 @@ class Source:
             totals=totals,
             tasks_started=telemetry.tasks_started,
             used_seconds=telemetry.utilisation.area(now),
-            histograms=_histograms(telemetry, totals, pool),
+            histograms=histograms_of(telemetry, totals, pool._opened().counters),
             quotas=() if states is None else tuple(states()),
             explained=pool.explain(),
             slowest=telemetry.slowest.tasks(self._host.clock()),
@@ -218,8 +237,8 @@ def _running() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _histograms(telemetry: Telemetry, totals: Totals, pool: AsyncSpeechPool) -> dict[str, Buckets]:
-    counters = pool._opened().counters
+def histograms_of(telemetry: Telemetry, totals: Totals, counters: Counters) -> dict[str, Buckets]:
+    """Return all histograms, by name."""
     found = {
         "first_packet_delay": Buckets.of(totals.first_packet_delay, FIRST_PACKET_EDGES, exemplars=telemetry.exemplars),
         "end_to_end": Buckets.of(totals.end_to_end, DURATION_EDGES),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 from speechpool.settings import PoolSettings
+from speechpool.telemetry.totals import count_label
 
 from .counters import Counters
 from .slot import Close, Slot, SlotState
@@ -126,7 +127,7 @@ class Census:
         slot.due = now + self.settings.close_timeout
         self.closing += 1
         self.overflow_closing += slot.overflow
-        self.counters.discarded[reason] += 1
+        count_label(self.counters.discarded, reason)
         self.wake = min(self.wake, slot.due)
         return Close(slot, reason)
 

@@ -29,7 +29,7 @@ class Counters:
         refused: Borrowers that failed because the endpoint refuses connections for good.
         down: Borrowers that failed at once, or waited no longer, because the endpoint was away.
         closed: Connections that are gone.
-        discarded: Connections that were closed or began to, by reason.
+        discarded: Connections that were closed or began to, by reason; from the 65th reason on, `other`.
         waits: Seconds that borrowers waited; those who did not wait are not among them, so that they cost nothing.
         dials: Seconds from the beginning of a dial to its connection.
         uses: Seconds for which connections were lent.

@@ -47,7 +47,7 @@ class PoolStats:
         refused: Borrowers that failed because the endpoint refuses connections.
         down: Borrowers that failed at once, or waited no longer, because the endpoint was away.
         closed: Connections that are gone.
-        discarded: Connections that were closed or began to, by reason.
+        discarded: Connections that were closed or began to, by reason; from the 65th reason on, `other`.
         last_error: The last failure to open a connection, if there was one since the last success.
         last_error_age: Seconds since then.
         retry_in: Seconds until the next dial may begin; 0 where it may now.

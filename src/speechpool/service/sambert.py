@@ -74,11 +74,18 @@ class SambertTask:
             self._passages = self._parsed(run.model) if self._ssml else None
         except InvalidText as error:
             raise Refused(INVALID_PARAMETER, str(error)) from None
-        self._head, self._bytes = b"", 0
+        self._head, self.audio_bytes = b"", 0
         self._begin = self._end = 0  # of the present sentence, in milliseconds
         self.touched = 0.0
+        self.first_text: float | None = None
+        self.first_audio: float | None = None
         self._loop = asyncio.get_running_loop()
         self._speech: Speech = backend.open(run.task_id, self._parameters, self, client=client)
+
+    @property
+    def characters(self) -> int:
+        """Characters that came in; each counts 1 here."""
+        return self._characters
 
     @property
     def owes_audio(self) -> bool:
@@ -88,6 +95,7 @@ class SambertTask:
     # ---------------------------------------------------------------------------------- instructions
     def begin(self) -> None:
         """Speak; `task-started` was sent."""
+        self.first_text = self._loop.time()
         if self._passages is None:
             self._speech.text(self._text)
         else:
@@ -119,7 +127,9 @@ class SambertTask:
     def on_audio(self, data: bytes) -> None:
         """Send audio."""
         if not self._over:
-            self._bytes += len(data)
+            if self.first_audio is None:
+                self.first_audio = self._loop.time()
+            self.audio_bytes += len(data)
             if len(self._head) < _HEAD:
                 self._head += data[:_HEAD]
             self._outbox.add_audio(data)
@@ -160,7 +170,7 @@ class SambertTask:
     def _heard(self) -> int:
         """Return how much audio was sent, in milliseconds."""
         wish = self._parameters
-        return round(1000 * (stream_seconds(wish.format, wish.sample_rate, self._head, self._bytes) or 0.0))
+        return round(1000 * (stream_seconds(wish.format, wish.sample_rate, self._head, self.audio_bytes) or 0.0))
 
     def _timed(self, word: Word) -> TimedWord:
         times = (word.text, round(word.begin_time), round(word.end_time))

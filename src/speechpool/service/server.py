@@ -36,6 +36,7 @@ from .limits import ServiceSettings
 from .origins import is_loopback
 from .session import SpeechSession
 from .submissions import Submissions
+from .watch import Watch
 
 __all__ = ["PATH", "SpeechService"]
 
@@ -66,6 +67,7 @@ class SpeechService:
 
     Attributes:
         counts: What it has done so far.
+        watch: The same as the five signals, since the start; None before it.
 
     Raises:
         SettingsError: There is no `api_key`, but `host` can be reached by other machines; the port is out of range; or
@@ -112,6 +114,7 @@ class SpeechService:
         if backend.profile is not None:
             self._headers["X-Speechpool-Profile"] = backend.profile
         self.counts = Counts()
+        self.watch: Watch | None = None
 
     # ---------------------------------------------------------------------------------- life
     async def start(self) -> None:
@@ -121,6 +124,7 @@ class SpeechService:
             SettingsError: The address cannot be bound.
         """
         self._draining = False
+        self.watch = Watch(asyncio.get_running_loop().time)
         await self._backend.start()
         try:
             # "localhost" may stand for two addresses, and any free port would be another one on each.
@@ -219,6 +223,16 @@ class SpeechService:
         return self._backend.profile
 
     @property
+    def draining(self) -> bool:
+        """Whether it lets no connection in any more."""
+        return self._draining
+
+    @property
+    def max_connections(self) -> int:
+        """Connections that it takes at once."""
+        return self._settings.max_connections
+
+    @property
     def connections(self) -> int:
         """Connections that are open now."""
         return len(self._sessions)
@@ -252,7 +266,13 @@ class SpeechService:
         if self._draining:
             raise Rebuff(503, "ServiceUnavailable", "The service is going away.")
         session = SpeechSession(
-            self._backend, self._settings, self.counts, self._sessions, submissions=self._submissions, client=client
+            self._backend,
+            self._settings,
+            self.counts,
+            self._sessions,
+            submissions=self._submissions,
+            client=client,
+            watch=self.watch,
         )
         self._sessions.invite(session, client, address_of(request))
         return Accepted(with_faults(session, self._faults), self._headers)

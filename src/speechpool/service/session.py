@@ -44,6 +44,7 @@ from .sambert import SambertTask
 from .speaking import INTERNAL_ERROR
 from .submissions import Submissions
 from .task import ServedTask
+from .watch import Watch
 
 if TYPE_CHECKING:
     from speechpool.transport import Closed
@@ -70,6 +71,7 @@ class SpeechSession:
         sessions: The open sessions of the service; this one is a member while its connection is open.
         submissions: Who may start a task now, over all sessions of the service; None: everybody.
         client: Stands for the key in limits; never the key itself.
+        watch: Measures the tasks of all sessions; None: its own.
     """
 
     _connection: Wire
@@ -84,6 +86,7 @@ class SpeechSession:
         *,
         submissions: Submissions | None = None,
         client: str = "",
+        watch: Watch | None = None,
     ) -> None:
         self._backend = backend
         self._settings = settings
@@ -96,6 +99,10 @@ class SpeechSession:
         self._draining = False
         self._dead = False  # failed: nothing is taken any more, and the close is near
         self._loop = asyncio.get_running_loop()
+        self._watch = watch or Watch(self._loop.time)
+        self._tasks = 0  # that were taken on this connection
+        self._began = 0.0  # the one that runs
+        self._request_id = ""
         self._timer: asyncio.TimerHandle | None = None
         self._touched = 0.0  # when the present silence began
 
@@ -134,7 +141,7 @@ class SpeechSession:
             self._obey(self._protocol.feed(data))
         except Malformed as error:
             logger.info("A connection sent a frame that is no instruction: %s", error)
-            self._end("failed")
+            self._end("failed", "Malformed")
             self._close(MALFORMED, "the frame is no instruction")
         except (Refused, BackendRefusal) as error:
             self.fail(error.code, error.message)
@@ -143,7 +150,7 @@ class SpeechSession:
         """Refuse: clients send text frames only."""
         if self._dead:
             return
-        self._end("failed")
+        self._end("failed", "Malformed")
         self._close(UNSUPPORTED, "binary frames are not taken")
 
     def on_closed(self, closed: Closed) -> None:
@@ -185,8 +192,11 @@ class SpeechSession:
         except (Refused, BackendRefusal) as error:
             self._counts.tasks[_outcome(error.code)] += 1
             self._counts.errors[error.code] += 1
+            self._watch.refused(_outcome(error.code), error.code)
             raise
         self._counts.running += 1
+        self._tasks += 1
+        self._began, self._request_id = self._watch.began(), run.task_id
         if self._settings.early_text:
             self._start(self._task)
         else:
@@ -235,7 +245,7 @@ class SpeechSession:
             return
         if self._task is not None:
             self._counts.errors[code] += 1
-        self._end(_outcome(code))
+        self._end(_outcome(code), code)
         self._dead = True
         self._outbox.add(self._protocol.order.failed(code, message))
         # The official SDK sends text and finish-task without a look at what came in between. On a closed socket it says
@@ -243,12 +253,15 @@ class SpeechSession:
         self._stop_timer()
         self._timer = self._loop.call_later(self._settings.linger or 0, self._close, NORMAL, "the task failed")
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: Outcome, code: str | None = None) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.close()
             self._counts.running -= 1
             self._counts.tasks[outcome] += 1
+            self._watch.ended(
+                task, outcome, self._began, reused=self._tasks > 1, request_id=self._request_id, code=code
+            )
             self._submissions.end(self._client)
 
     def _rest(self) -> None:

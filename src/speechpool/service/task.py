@@ -70,9 +70,17 @@ class ServedTask:
         self._speaking = False
         self._index = 0
         self.touched = 0.0
+        self.first_text: float | None = None
+        self.first_audio: float | None = None
+        self.audio_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._parameters = speech_parameters(run, settings)
         self._speech: Speech = backend.open(run.task_id, self._parameters, self, client=client)
+
+    @property
+    def characters(self) -> int:
+        """Characters that came in, as the provider limits them."""
+        return self._sent
 
     @property
     def owes_audio(self) -> bool:
@@ -105,6 +113,8 @@ class ServedTask:
             passages = self._parsed(text) if ssml else None
         except InvalidText as error:
             raise Refused(INVALID_PARAMETER, str(error)) from None
+        if self.first_text is None:
+            self.first_text = self._loop.time()
         if passages is None:
             self._take(text)
         else:
@@ -171,6 +181,9 @@ class ServedTask:
     def on_audio(self, data: bytes) -> None:
         """Send audio: one announcement, one binary frame."""
         if not self._over:
+            if self.first_audio is None:
+                self.first_audio = self._loop.time()
+            self.audio_bytes += len(data)
             self._outbox.add(self._protocol.sentence_synthesis(self._index), data)
 
     def on_sentence_end(self, index: int, text: str, words: Sequence[Word], characters: int) -> None:

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 
 from .histogram import DELAY_BOUNDS, DURATION_BOUNDS, Histogram
 
-__all__ = ["FIRST_PACKET_TARGET", "PARTS", "Totals", "Window"]
+__all__ = ["FIRST_PACKET_TARGET", "PARTS", "Totals", "Window", "count_label"]
 
 FIRST_PACKET_TARGET = 0.5
 """Seconds within which the first packet should come."""
 PARTS = ("queue", "connect", "start", "synthesis")
 """Parts of the first packet delay, in their order; they sum to it."""
 _LABELS = 64
-"""Different error codes and retry reasons that are told apart in one slice; the rest is `other`."""
+"""Different words, such as error codes, that are told apart in one count; the rest is `other`."""
 _SLICE = 1.0
 
 
