@@ -67,6 +67,12 @@ def tasks():
     return set(asyncio.all_tasks(loop)) if loop else set()
 
 
+def pytest_collection_finish(session):
+    # What all these modules hold lives as long as the run: no collection has to look at it again.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield

@@ -36,3 +36,31 @@ def test_what_is_missing_is_said(here, tmp_path):
     assert "is no report" in error_line(here("--report", "b.json"), 2)
     assert "cannot be read" in error_line(here("--report", "c.json"), 2)
     assert "must be above 0" in error_line(here("--peak", "0", "--task-seconds", "1"), 2)
+
+
+def test_a_report_is_predicted(here, tmp_path):
+    stage = {"name": "2x", "judged": True, "tasks": 400, "seconds": 50.0, "rate": 8.0, "utilisation": 0.8,
+             "held": [0.9, 1.0, 1.1], "wait": {"p95": 0.5}}  # fmt: skip
+    few = stage | {"name": "short", "tasks": 99}
+    report = {
+        "setting": {"peak": 8, "task_seconds": 1.0, "size": 10},
+        "targets": {"pool": {"total": {"held": [0.9, 1.0, 1.1]}, "stages": [few, stage]}},
+    }
+    (tmp_path / "a.json").write_text(json.dumps(report))
+    (told,) = json.loads(here("--report", "a.json", "--json").stdout)["predictions"]
+    assert (told["stage"], told["max_size"], told["utilisation"], told["wait_p95"]) == ("2x", 10, 0.8, 0.5)
+    assert 0.75 < told["predicted_utilisation"] < 0.85
+    assert 0.1 < told["predicted_wait_p95"] < 1.0
+    assert "beside what would have been predicted" in here("--report", "a.json").stdout
+
+
+def test_a_page_with_a_chart(here, tmp_path):
+    assert here("--peak", "20", "--task-seconds", "2", "--html", "a.html").returncode == 0
+    page = (tmp_path / "a.html").read_text()
+    assert "32 connections for 20 tasks at once" in page
+    assert page.count("<rect") == page.count("<tr") - 1 == 7
+    assert "cannot be written" in error_line(here("--peak", "2", "--task-seconds", "2", "--html", "no/a.html"), 2)
+
+
+def test_a_monitor_that_is_not_there(here):
+    assert "no monitor answers" in error_line(here("--monitor", "http://127.0.0.1:9/"), 3)

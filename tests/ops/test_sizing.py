@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from speechpool.errors import SettingsError
 from speechpool.ops.queueing import chance_of_waiting, wait
+from speechpool.ops.simulation import simulate
 from speechpool.ops.sizing import advise
 
 
@@ -74,3 +75,18 @@ def test_what_is_out_of_range_is_said(wrong):
     arguments = {"peak": 10, "task_seconds": 1.0} | wrong
     with pytest.raises(SettingsError, match="must be"):
         advise(arguments.pop("peak"), arguments.pop("task_seconds"), **arguments)
+
+
+def test_a_simulation_is_the_same_each_time_and_knows_the_times_it_was_given():
+    queue = simulate(8.0, [1.0], 10, tasks=20_000)
+    assert queue == simulate(8.0, [1.0], 10, tasks=20_000)
+    assert queue.utilisation == pytest.approx(0.8, abs=0.02)
+    # Tasks that are all as long as each other wait about half as long as Erlang's formula says.
+    assert queue.wait(0.95) == pytest.approx(wait(8.0, 10, 1.0, 0.95) / 2, rel=0.35)
+
+
+def test_measured_times_make_the_waits():
+    assumed, measured = advise(10, 1.0, factor=1.25), advise(10, 1.0, factor=1.25, service_times=[1.0])
+    assert 0 < measured.chosen.wait_p99 < assumed.chosen.wait_p99
+    assert measured.chosen.utilisation == assumed.chosen.utilisation
+    assert measured.others[0].wait_p95 is None

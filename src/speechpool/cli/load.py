@@ -135,7 +135,6 @@ class _Wish:
 
     async def run(self) -> None:
         from speechpool.load.runner import Load, calibrated
-        from speechpool.load.targets import size_for
         from speechpool.load.texts import CORPUS, read, sampler
         from speechpool.protocol import Voice
 
@@ -147,7 +146,7 @@ class _Wish:
             self._warn_of_costs(texts, len(arrivals))
             self.load = Load(
                 endpoint, voice, arrivals=arrivals, text=sampler(texts, flags["seed"]), targets=flags["targets"],
-                size=flags["max_size"] or size_for(flags["peak"]), barge_in=flags["barge_in"],
+                size=_size(flags), barge_in=flags["barge_in"],
                 concurrency=flags["concurrency"], seconds=flags["seconds"], seed=flags["seed"],
                 progress=_progress(sum(stage.seconds for stage in self._stages)),
             )  # fmt: skip
@@ -200,7 +199,14 @@ class _Wish:
         hidden = {"api_key", "texts"}
         setting = {name: value for name, value in self.flags.items() if name not in hidden}
         setting |= {"url": None if self.flags["url"] is None else urlsplit(self.flags["url"]).netloc.rpartition("@")[2]}
-        return summary(self.load.result, self._stages, setting | {"task_seconds": self._duration})
+        size = _size(self.flags)
+        return summary(self.load.result, self._stages, setting | {"task_seconds": self._duration, "size": size})
+
+
+def _size(flags: dict[str, Any]) -> int:
+    from speechpool.load.targets import size_for
+
+    return int(flags["max_size"] or size_for(flags["peak"]))
 
 
 def _judged(expectations: Sequence[Expectation], report: dict[str, Any]) -> list[dict[str, Any]]:

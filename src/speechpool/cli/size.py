@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from speechpool.errors import SettingsError
 
 if TYPE_CHECKING:
+    from speechpool.ops.evidence import Prediction
     from speechpool.ops.sizing import Advice
 
 __all__ = ["register"]
+
+_BAR: Final = 24
+"""Characters of the longest bar."""
 
 
 def register(app: typer.Typer) -> None:
@@ -27,13 +31,28 @@ def size(
     peak: Annotated[float | None, typer.Option(help="Tasks at once at the busiest time, over all machines.")] = None,
     task_seconds: Annotated[float | None, typer.Option(help="Mean seconds of a task.")] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A report of `speechpool load --json`: both are taken from it.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A report of `speechpool load --json`: peak and tasks are taken from it, waits are simulated with the "
+            "times that it measured, and what it measured is shown beside what would have been predicted.",
+        ),
+    ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="A monitor, as for `speechpool top`: size for the busiest ten seconds that it saw."
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which pool of the monitor, if it shows several.")
     ] = None,
     submission_rate: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Task starts a second that the account may make; unset: any.")
     ] = None,
     machines: Annotated[int, typer.Option(min=1, help="That share the load.")] = 1,
     factor: Annotated[float, typer.Option(min=1, max=10, help="Connections for each task at the peak.")] = 1.6,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="The advice as a page with a chart.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Tell everything as one line of JSON.")] = False,
 ) -> None:
     """Say how large a pool has to be for an expected peak, how long borrowers would wait, and which limit binds.
@@ -41,28 +60,41 @@ def size(
     The default, 1.6 connections for each task at the peak, meets both rules of thumb: 60-80 % used, and 1.5-2 times the
     peak. Waits are those of Erlang's formula, for tasks that come by chance.
     """
+    from speechpool.ops.evidence import Measured, of_monitor, of_report, predictions
     from speechpool.ops.sizing import advise
 
+    measured, compared = Measured(peak, task_seconds), []
     if report is not None:
-        measured = _measured(report)
-        peak = peak if peak is not None else measured.get("peak")
-        task_seconds = task_seconds if task_seconds is not None else measured.get("task_seconds")
-    if peak is None or task_seconds is None:
+        measured, whole = of_report(report)
+        compared = predictions(whole)
+    elif monitor is not None:
+        measured = of_monitor(monitor, pool)
+    peak = peak if peak is not None else measured.peak
+    duration = task_seconds if task_seconds is not None else measured.task_seconds
+    if peak is None or duration is None:
         raise SettingsError(
-            "say --peak and --task-seconds, or --report with the JSON of a load test that measured them."
+            "say --peak and --task-seconds, --report with the JSON of a load test, or --monitor with the URL of a "
+            "monitor: they measured both."
         )
-    advice = advise(peak, task_seconds, submission_rate=submission_rate, machines=machines, factor=factor)
-    typer.echo(json.dumps(advice.to_dict()) if as_json else "\n".join(_told(advice, machines)))
+    advice = advise(
+        peak, duration, submission_rate=submission_rate, machines=machines, factor=factor,
+        service_times=() if task_seconds is not None else measured.service_times,
+    )  # fmt: skip
+    if html is not None:
+        _write(html, advice)
+    if as_json:
+        typer.echo(json.dumps(advice.to_dict() | {"predictions": [each.to_dict() for each in compared]}))
+        return
+    typer.echo("\n".join((*_told(advice, machines), *_compared(compared))))
 
 
-def _measured(path: Path) -> dict[str, Any]:
+def _write(path: Path, advice: Advice) -> None:
+    from speechpool.ops.page import written
+
     try:
-        setting = json.loads(path.read_text("utf-8"))["setting"]
+        path.write_text(written(advice, list(_settings(advice))), "utf-8")
     except OSError as error:
-        raise SettingsError(f"--report {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"--report {path} is no report of `speechpool load --json`.") from error
-    return dict(setting)
+        raise SettingsError(f"--html {path} cannot be written: {error.strerror}.") from error
 
 
 def _told(advice: Advice, machines: int) -> Iterator[str]:
@@ -71,21 +103,39 @@ def _told(advice: Advice, machines: int) -> Iterator[str]:
     yield f"{tasks}: {advice.rate:.3g} task starts a second{share}."
     yield ""
     yield f"{'max_size':>9}{'used':>8}{'have to wait':>14}{'wait p95':>11}{'wait p99':>11}"
+    longest = max((row.wait_p99 for row in advice.others if row.wait_p99 is not None), default=0.0) or 1.0
     for row in advice.others:
-        mark = "  <- advised" if row.max_size == advice.chosen.max_size else ""
+        bar = "" if row.wait_p99 is None else "▇" * round(_BAR * row.wait_p99 / longest)
+        mark = "<- advised" if row.max_size == advice.chosen.max_size else ""
         waits = f"{_seconds(row.wait_p95):>11}{_seconds(row.wait_p99):>11}"
-        yield f"{row.max_size:>9}{row.utilisation:>8.1%}{row.waiting:>14.2%}{waits}{mark}"
+        yield f"{row.max_size:>9}{row.utilisation:>8.1%}{row.waiting:>14.2%}{waits}  {f'{bar} {mark}'.strip()}".rstrip()
     yield ""
     if advice.binding:
         yield advice.binding
         yield ""
     yield f"Such a pool takes about {advice.memory / 1e6:.0f} MB and {advice.descriptors} descriptors (ulimit -n)."
     yield ""
+    yield from _settings(advice)
+
+
+def _settings(advice: Advice) -> Iterator[str]:
     yield "speechpool.toml:"
     yield "  [pool]"
     yield f"  max_size = {advice.chosen.max_size}"
     yield f"environment: SPEECHPOOL_POOL__MAX_SIZE={advice.chosen.max_size}"
     yield f"Python:      AsyncSpeechPool(endpoint, max_size={advice.chosen.max_size})"
+
+
+def _compared(predictions: Sequence[Prediction]) -> Iterator[str]:
+    if predictions:
+        yield ""
+        yield "The report, beside what would have been predicted for it:"
+        yield f"{'stage':>12}{'used':>9}{'predicted':>11}{'wait p95':>11}{'predicted':>11}"
+    for one in predictions:
+        yield (
+            f"{one.stage:>12}{one.utilisation:>9.1%}{one.predicted_utilisation:>11.1%}"
+            f"{_seconds(one.wait_p95):>11}{_seconds(one.predicted_wait_p95):>11}"
+        )
 
 
 def _seconds(value: float | None) -> str:

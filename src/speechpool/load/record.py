@@ -25,6 +25,8 @@ class Record:
         target: What it ran against.
         planned: When it should have begun, from the start of the run.
         late: How much later it did.
+        wait: For a connection, from there on.
+        held: For how long it had that connection.
         first_packet: From the planned moment to the first audio: a stall of the server delays everybody behind it.
         first_packet_sent: From the moment at which it began.
         first_audible: From the planned moment to the first sample that can be heard.
@@ -43,6 +45,8 @@ class Record:
     target: str
     planned: float
     late: float = 0.0
+    wait: float | None = None
+    held: float | None = None
     first_packet: float | None = None
     first_packet_sent: float | None = None
     first_audible: float | None = None

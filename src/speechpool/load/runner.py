@@ -173,8 +173,11 @@ class Load:
                 leaving.append(asyncio.create_task(task.cancel()))
 
         task = pool.task(self._voice, sink=sink)
+        connected: float | None = None
         try:
             async with task:
+                connected = time.monotonic()
+                record.wait = connected - start - record.planned - record.late
                 await task.send(text)
                 await task.finish()
                 await task.wait()
@@ -183,7 +186,9 @@ class Load:
         finally:
             record.outcome = task.outcome or "failed"
             record.reused = task.report.reused
-            record.end_to_end = time.monotonic() - start - record.planned
+            ended = time.monotonic()
+            record.end_to_end = ended - start - record.planned
+            record.held = None if connected is None else ended - connected
 
 
 async def calibrated(endpoint: Endpoint, voice: Voice, text: Callable[[], str], *, tasks: int = 8) -> float:

@@ -20,7 +20,7 @@ __all__ = ["DELAYS", "LATE", "VERSION", "percentile", "summary"]
 VERSION: Final = 1
 """Of the JSON report."""
 DELAYS: Final = (
-    "first_packet", "first_packet_sent", "first_audible", "end_to_end", "longest_gap", "underrun", "late",
+    "first_packet", "first_packet_sent", "first_audible", "end_to_end", "longest_gap", "underrun", "late", "wait",
 )  # fmt: skip
 """What has percentiles, in seconds."""
 PERCENTILES: Final = (50, 90, 95, 99)
@@ -111,8 +111,15 @@ def _numbers(records: Sequence[Record]) -> dict[str, Any]:
         "characters": sum(record.characters for record in records),
         "audio_seconds": audio,
         "real_time_factor": _factor(spoken, audio),
+        "held": _quantiles([record.held for record in records if record.held is not None]),
         **{name: _percentiles(records, name) for name in DELAYS},
     }
+
+
+def _quantiles(values: Sequence[float]) -> list[float]:
+    """The values of 101 ranks, the least and the greatest among them: enough to draw from; empty without any."""
+    ordered = sorted(values)
+    return [ordered[round(rank / 100 * (len(ordered) - 1))] for rank in range(101)] if ordered else []
 
 
 def _factor(spoken: Sequence[Record], audio: float) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from speechpool.errors import SettingsError
 
 from .queueing import chance_of_waiting, wait
+from .simulation import simulate
 
 __all__ = ["FACTOR", "Advice", "Row", "advise"]
 
@@ -75,6 +76,7 @@ def advise(
     machines: int = 1,
     tls: bool = True,
     factor: float = FACTOR,
+    service_times: Sequence[float] = (),
 ) -> Advice:
     """Return what to set for an expected peak.
 
@@ -85,6 +87,8 @@ def advise(
         machines: That share the load.
         tls: Connections are wss.
         factor: Connections for each task at the peak.
+        service_times: Seconds for which tasks had their connections, as a load test saw them: the waits are then those
+            of a simulation with these. Without, those of Erlang's formula, which assumes that most tasks are short.
 
     Raises:
         SettingsError: A number is out of its range.
@@ -95,7 +99,7 @@ def advise(
     if machines < 1 or not 1 <= factor <= 10:
         raise SettingsError(f"machines = {machines} must be 1 or more, factor = {factor} from 1 to 10.")
     own, rate = peak / machines, peak / machines / task_seconds
-    chosen = _row(own, task_seconds, math.ceil(factor * own))
+    chosen = _row(own, task_seconds, math.ceil(factor * own), service_times)
     sizes = sorted({math.ceil(each * own) for each in _FACTORS} | {chosen.max_size})
     connection = WSS_MEMORY if tls else WS_MEMORY
     return Advice(
@@ -103,7 +107,7 @@ def advise(
         task_seconds=task_seconds,
         rate=rate,
         chosen=chosen,
-        others=tuple(_row(own, task_seconds, size) for size in sizes),
+        others=tuple(_row(own, task_seconds, size, service_times) for size in sizes),
         memory=BASE_MEMORY + chosen.max_size * connection,
         descriptors=chosen.max_size + REPLACING + SPARE,
         binding=_binding(peak, task_seconds, submission_rate),
@@ -111,7 +115,10 @@ def advise(
     )
 
 
-def _row(load: float, duration: float, size: int) -> Row:
+def _row(load: float, duration: float, size: int, service_times: Sequence[float]) -> Row:
+    if service_times and load < size:
+        queue = simulate(load / duration, service_times, size)
+        return Row(size, load / size, queue.waiting, queue.wait(0.95), queue.wait(0.99))
     p95, p99 = (wait(load, size, duration, q) for q in (0.95, 0.99))
     return Row(size, load / size, chance_of_waiting(load, size), _finite(p95), _finite(p99))
 
