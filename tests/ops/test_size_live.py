@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from speechpool import AsyncSpeechPool, Endpoint, Voice, monitoring
-from speechpool.ops.evidence import of_monitor
+from speechpool.ops.measured import of_monitor
 from speechpool.service import LocalBackend, ServiceSettings, SpeechService
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import typer
 from speechpool.errors import SettingsError
 
 if TYPE_CHECKING:
-    from speechpool.ops.evidence import Prediction
+    from speechpool.ops.measured import Prediction
     from speechpool.ops.sizing import Advice
 
 __all__ = ["register"]
@@ -60,7 +60,7 @@ def size(
     The default, 1.6 connections for each task at the peak, meets both rules of thumb: 60-80 % used, and 1.5-2 times the
     peak. Waits are those of Erlang's formula, for tasks that come by chance.
     """
-    from speechpool.ops.evidence import Measured, of_monitor, of_report, predictions
+    from speechpool.ops.measured import Measured, of_monitor, of_report, predictions
     from speechpool.ops.sizing import advise
 
     measured, compared = Measured(peak, task_seconds), []
