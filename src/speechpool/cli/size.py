@@ -89,7 +89,7 @@ def size(
 
 
 def _write(path: Path, advice: Advice) -> None:
-    from speechpool.ops.page import written
+    from speechpool.ops.chart import written
 
     try:
         path.write_text(written(advice, list(_settings(advice))), "utf-8")
