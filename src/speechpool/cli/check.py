@@ -166,9 +166,18 @@ def _positive(flag: str, value: float | None) -> float | None:
 def _configured(configuration: Configuration, wish: Wish) -> Configured:
     from speechpool.limits import java
     from speechpool.ops.evidence import Configured
+    from speechpool.settings import PoolSettings
 
     total, per_host = java.connection_limits()
-    return Configured(key=_key(configuration, wish), total=total, per_host=per_host)
+    values = configuration.section("pool")
+    origins = dict.fromkeys(found.origin for place, found in configuration.found.items() if place[0] == "pool")
+    return Configured(
+        key=_key(configuration, wish),
+        pool=PoolSettings.of(values) if values else None,
+        pool_origin=", ".join(origin.removeprefix("file:") for origin in origins),
+        total=total,
+        per_host=per_host,
+    )
 
 
 def _key(configuration: Configuration, wish: Wish) -> Key | None:

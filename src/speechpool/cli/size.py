@@ -85,7 +85,8 @@ def _told(advice: Advice, machines: int) -> Iterator[str]:
     yield "  [pool]"
     yield f"  max_size = {advice.chosen.max_size}"
     yield f"environment: SPEECHPOOL_POOL__MAX_SIZE={advice.chosen.max_size}"
-    yield f"Python:      AsyncSpeechPool(endpoint, max_size={advice.chosen.max_size})"
+    yield "Python:      AsyncSpeechPool(endpoint, settings=PoolSettings.load())  # reads both of them"
+    yield f"or:          AsyncSpeechPool(endpoint, max_size={advice.chosen.max_size})"
 
 
 def _seconds(value: float | None) -> str:

@@ -60,7 +60,18 @@ def sizes(evidence: Evidence) -> Iterator[Finding]:
         )
     for size in known:
         yield _fits(size, peak, plan)
+    yield from _unused(evidence)
     yield from _bounds(evidence, peak, known)
+
+
+def _unused(evidence: Evidence) -> Iterator[Finding]:
+    """Settings that nothing reads prove nothing."""
+    configured, source = evidence.configured, evidence.source
+    if configured.pool is not None and source is not None and source.pools and not source.loads:
+        yield Finding.warned(
+            f"[pool] is set ({configured.pool_origin}), but nothing in {source.folder} loads it.",
+            "make pools with settings=PoolSettings.load()",
+        )
 
 
 def _listed(known: list[_Size]) -> str:

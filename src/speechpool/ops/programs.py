@@ -164,7 +164,7 @@ def retries(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _written(source: Source, turn_on: str, *, known: bool) -> Iterator[Finding]:
-    off = [pool.place for pool in source.ours if pool.retries == 0]
+    off = [*(pool.place for pool in source.ours if pool.retries == 0), *source.no_retry]
     on = [pool.place for pool in source.ours if pool.retries]
     if off:
         yield Finding.failed(f"{_places(off)} turns retries off (retry=0).", turn_on)

@@ -94,6 +94,8 @@ class Source:
         disposed: Where one is closed in `except`.
         term: What handles SIGTERM; None: nothing does.
         retrying: A library for retries that is used.
+        loads: Where `PoolSettings.load()` is called.
+        no_retry: Where `PoolSettings` turn retries off.
     """
 
     folder: str
@@ -109,6 +111,8 @@ class Source:
     disposed: list[Place] = field(default_factory=list)
     term: str | None = None
     retrying: str | None = None
+    loads: list[Place] = field(default_factory=list)
+    no_retry: list[Place] = field(default_factory=list)
 
     @property
     def ours(self) -> list[Pool]:
@@ -209,6 +213,10 @@ class _Module:
             )
             source.pools.append(pool)
             self._end(call, pool)
+        elif name == "load" and isinstance(call.func, ast.Attribute) and self._name(call.func.value) == "PoolSettings":
+            source.loads.append(self._place(call))
+        elif name == "PoolSettings" and self._whole(_argument(call, "retry"), call, 2) == 0:
+            source.no_retry.append(self._place(call))
         elif name == "borrow_synthesizer" and not (self.drop_in or source.patched):
             source.borrows.append(self._place(call))
         elif name == "return_synthesizer" and self._after_failure(call, also_finally=True):
