@@ -9,8 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from .errors import SettingsError
@@ -28,6 +31,9 @@ __all__ = [
 
 Overflow = Literal["wait", "fail", "grow"]
 """What a borrower meets when all connections are borrowed: a queue, an error, or an extra connection."""
+
+_VARIABLE = "SPEECHPOOL_POOL__"
+"""What the names of the environment variables of `PoolSettings` begin with."""
 
 _Settings = TypeVar("_Settings", "PoolSettings", "Deadlines")
 
@@ -66,6 +72,16 @@ class CheckedSettings:
                 each.metadata["unit"],
                 each.metadata["reason"],
             )
+
+
+def _number(text: str) -> object:
+    """Return the number that a text stands for, or the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _check(owner: str, each: dataclasses.Field[Any], value: object) -> None:
@@ -125,6 +141,42 @@ class PoolSettings(CheckedSettings):
     )
     heartbeat: float | None = setting(20.0, 0.02, "s", "ping after this silence; None: no pings")
     retry: int = setting(2, 0, "attempts", "retries of one task before its first audio; 0 turns them off")
+
+    @classmethod
+    def load(
+        cls, path: str | Path | None = None, environ: Mapping[str, str] = os.environ, **fields: object
+    ) -> PoolSettings:
+        """Return what is set beside the program: `[pool]` of a file, and over it `SPEECHPOOL_POOL__MAX_SIZE` and so on.
+
+        Args:
+            path: The file; None: what `SPEECHPOOL_CONFIG` names, else `speechpool.toml`, where there is one.
+            environ: Where the variables stand.
+            fields: They win.
+
+        Raises:
+            SettingsError: The file cannot be read, or a value is wrong.
+        """
+        named = path or environ.get("SPEECHPOOL_CONFIG")
+        file = Path(named or "speechpool.toml")
+        values: dict[str, object] = {}
+        if named is not None or file.is_file():
+            try:
+                values |= tomllib.loads(file.read_text("utf-8")).get("pool", {})
+            except (OSError, ValueError) as error:
+                raise SettingsError(f"{file} cannot be read as settings: {error}.") from error
+        for name, text in environ.items():
+            if name.startswith(_VARIABLE):
+                values[name.removeprefix(_VARIABLE).lower()] = _number(text)
+        return cls.of(values | fields)
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> PoolSettings:
+        """Return settings from plain values, as files hold them: "none" stands for None.
+
+        Raises:
+            SettingsError: A name is unknown (the nearest known one is suggested) or a value is out of range.
+        """
+        return with_overrides(cls(), {name: None if value == "none" else value for name, value in values.items()})
 
     def __post_init__(self) -> None:
         CheckedSettings.__post_init__(self)

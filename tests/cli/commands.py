@@ -91,7 +91,7 @@ class Serving:
         settings = ServiceSettings(submission_rate=None)
         backend = LocalBackend(self._engine, max_first_audio=None)  # a busy machine must not refuse a test's task
         try:
-            async with SpeechService(backend, settings=settings, **{"port": 0} | self._options) as service:
+            async with SpeechService(backend, **{"port": 0, "settings": settings} | self._options) as service:
                 self.url, self.port, self.counts = service.url, service.port, service.counts
                 self._listening.set()
                 await self._over.wait()

@@ -20,7 +20,7 @@ from .outcome import table
 
 __all__ = ["build"]
 
-_VERBS = ("demo", "say", "service", "load", "compare", "size", "monitor", "top", "dashboard", "config")
+_VERBS = ("demo", "say", "service", "load", "compare", "size", "check", "monitor", "top", "dashboard", "config")
 
 _HELP = "High-concurrency streaming text-to-speech over pooled WebSockets, and a local service to develop against."
 

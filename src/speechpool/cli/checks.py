@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from speechpool.errors import SettingsError
+from speechpool.settings import PoolSettings
 
 from .certificates import client_context, server_context
 from .configuration import PATH, PREFIX, Configuration, Problem, variable
@@ -21,6 +22,7 @@ def check(configuration: Configuration, environ: Mapping[str, str] = os.environ)
     """Add to the errors and warnings of `configuration` what a look at its values, and at `environ`, shows."""
     configuration.errors += [*_unknown_variables(environ), *_limits_of_environment(environ)]
     _Examination(configuration, "endpoint").run(_endpoint)
+    _Examination(configuration, "pool").run(_pool)
     try:
         _Examination(configuration, "service").run(_service)
     except ModuleNotFoundError as error:
@@ -60,6 +62,11 @@ def _endpoint(examined: _Examination) -> None:
     place = (values.get("url"), values.get("region"), values.get("workspace"))
     examined.attempt(("region", "url"), url_of, *place)
     examined.attempt(("tls_ca",), client_context, _path(values.get("tls_ca")))
+
+
+def _pool(examined: _Examination) -> None:
+    # Each value is right by itself; together they may contradict each other.
+    examined.attempt(tuple(examined.values), PoolSettings.of, examined.values)
 
 
 def _service(examined: _Examination) -> None:

@@ -7,12 +7,14 @@ import json
 import os
 import re
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from speechpool.errors import SettingsError
+from speechpool.settings import PoolSettings
 
 from .configuration import HIDDEN, Configuration, Found, load, named_file, read
 from .outcome import ExitCode
@@ -101,12 +103,14 @@ def _found(configuration: Configuration, section: str, name: str) -> Found:
 
 def _defaults(section: str) -> dict[str, Any]:
     """Return the defaults of a section: those of the flags of its verb, where it has one."""
-    if section != "service":
-        return {}
     from .sections import settings, validated
-    from .service import service
 
-    flags = {name: each.default for name, each in inspect.signature(service).parameters.items()}
+    if section == "pool":
+        return {each.name: each.default for each in PoolSettings.describe()}
+    if section not in {"service", "check"}:
+        return {}
+    verb = getattr(import_module(f"{__package__}.{section}"), section)
+    flags = {name: each.default for name, each in inspect.signature(verb).parameters.items()}
     right, _ = validated({section: {name: flags[name] for home, name in settings() if home == section}})
     return right[section]
 

@@ -55,7 +55,7 @@ _MEANING = {
     ExitCode.TASK_FAILED: "the server gave the task up, or broke the protocol",
     ExitCode.TIMEOUT: "nothing came in time",
     ExitCode.CANNOT_WRITE: "a file cannot be written",
-    ExitCode.EXPECTATION_FAILED: "an expectation of a load test failed",
+    ExitCode.EXPECTATION_FAILED: "an expectation of a load test, or an item of the checklist, failed",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitCode.TERMINATED: "ended by SIGTERM",
 }

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from speechpool.settings import Overflow, PoolSettings, Setting
 
 __all__ = ["Place", "nearest", "settings", "validated"]
 
@@ -69,14 +71,54 @@ class _Endpoint(_Section):
     tls_ca: str | None = None
 
 
+def _kind(each: Setting) -> Any:
+    """Return what may stand for a setting of a pool."""
+    if each.unit == "choice":
+        return (Overflow | None, None)
+    least = Field(ge=each.minimum)
+    kind: Any = Annotated[float, least] | Literal["none"] if each.unit == "s" else Annotated[int, least]
+    return (kind | None, None)
+
+
+_Pool = create_model("_Pool", __base__=_Section, **{each.name: _kind(each) for each in PoolSettings.describe()})
+"""`[pool]`: the fields of `PoolSettings`, for `PoolSettings.load()`."""
+
+
+class _Check(_Section):
+    """`[check]`: the flags of `speechpool check`."""
+
+    watch_idle: float | None = Field(default=None, ge=0)
+    peak: float | None = Field(default=None, gt=0)
+    task_seconds: float | None = Field(default=None, gt=0)
+    submission_rate: float | None = Field(default=None, gt=0)
+    machines: int | None = Field(default=None, ge=1)
+    source: str | None = None
+    load_report: str | None = None
+    max_age: float | None = Field(default=None, ge=0)
+    metrics: _Texts | None = None
+    dashboards: str | None = None
+    grafana: str | None = None
+    prometheus: str | None = None
+    only: _Texts | None = None
+    strict: bool | None = None
+    html: str | None = None
+
+
 class _Sections(_Section):
     """The whole file."""
 
     service: _Service = _Service()
     endpoint: _Endpoint = _Endpoint()
+    pool: _Pool = _Pool()  # type: ignore[valid-type]  # a class, made from data
+    check: _Check = _Check()
 
 
-_SECTIONS: Final[Mapping[str, type[_Section]]] = {"service": _Service, "endpoint": _Endpoint}
+_SECTIONS: Final[Mapping[str, type[_Section]]] = {
+    "service": _Service,
+    "endpoint": _Endpoint,
+    "pool": _Pool,
+    "check": _Check,
+}
 
 _WORDS: Final = {
     "int_type": "a whole number",

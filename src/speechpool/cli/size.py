@@ -123,7 +123,8 @@ def _settings(advice: Advice) -> Iterator[str]:
     yield "  [pool]"
     yield f"  max_size = {advice.chosen.max_size}"
     yield f"environment: SPEECHPOOL_POOL__MAX_SIZE={advice.chosen.max_size}"
-    yield f"Python:      AsyncSpeechPool(endpoint, max_size={advice.chosen.max_size})"
+    yield "Python:      AsyncSpeechPool(endpoint, settings=PoolSettings.load())  # reads both of them"
+    yield f"or:          AsyncSpeechPool(endpoint, max_size={advice.chosen.max_size})"
 
 
 def _compared(predictions: Sequence[Prediction]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl as tls
+from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -212,4 +213,5 @@ def _refusal(refusal: Refusal) -> picows.WSUpgradeResponseWithListener:
     response.status = _Status(refusal.status)  # type: ignore[assignment]  # picows needs no more of it
     if not refusal.body:
         response.headers["Content-Length"] = "0"
+    response.headers["Date"] = formatdate(usegmt=True)  # RFC 9110, 6.6.1; and whoever asks can compare the clocks
     return picows.WSUpgradeResponseWithListener(response, None)
