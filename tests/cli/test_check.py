@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import ssl
 import time
-import urllib.request
 
 import pytest
 import trustme
