@@ -1,4 +1,4 @@
-"""The clients that task_cost.py and dropin.py compare, each in a process of its own.
+"""The clients that task_cost.py and dropin.py compare, each in a process of its own (paced_clients.py changes them).
 
     python clients.py NAME --port P --server-pid PID
 
@@ -83,15 +83,18 @@ def _messages():
 class Picows:
     """picows by itself: no pool, no deadlines, no retry, no telemetry; the least that a task can cost in Python."""
 
-    def __init__(self, port):
+    take = staticmethod(on_audio)
+
+    def __init__(self, port, callers=CALLERS):
         self.url = f"ws://127.0.0.1:{port}{PATH}"
-        self.counts = [Count() for _ in range(CALLERS)]
+        self.counts = [Count() for _ in range(callers)]
         self.tasks = []
 
     async def open(self):
         from picows import WSListener, WSMsgType, ws_connect
 
         run_task, continue_task, finish_task, loads = _messages()
+        take = self.take
         TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY  # noqa: N806  # as in the scripts that measured the stacks
 
         class Tasks:
@@ -128,7 +131,7 @@ class Picows:
                 def on_ws_frame(self, t, f):
                     mt = f.msg_type
                     if mt == BINARY:
-                        on_audio(st, f.get_payload_as_bytes())
+                        take(st, f.get_payload_as_bytes())
                     elif mt == TEXT:
                         self.tasks.event(f.get_payload_as_bytes())
 
@@ -153,11 +156,13 @@ class Picows:
 class Speechpool:
     """The library by its public interface, as it comes: telemetry, deadlines, retry and heartbeat on."""
 
-    def __init__(self, port):
+    take = staticmethod(on_audio)
+
+    def __init__(self, port, callers=CALLERS, **settings):
         import speechpool
 
         self.pool = speechpool.AsyncSpeechPool(
-            speechpool.Endpoint(f"ws://127.0.0.1:{port}", api_key="k"), max_size=CALLERS
+            speechpool.Endpoint(f"ws://127.0.0.1:{port}", api_key="k"), max_size=callers, **settings
         )
         self.voice = speechpool.Voice(
             MODEL,
@@ -168,7 +173,7 @@ class Speechpool:
             instruction=INSTRUCTION,
             extra={"seed": 0, "type": 0, "enable_ssml": True},
         )
-        self.counts = [Count() for _ in range(CALLERS)]
+        self.counts = [Count() for _ in range(callers)]
         self.callers = []
 
     async def open(self):
@@ -190,10 +195,10 @@ class Stream(Speechpool):
     """`async for chunk in pool.stream(text, voice)`."""
 
     async def speak(self, count):
-        pool, voice = self.pool, self.voice
+        pool, voice, take = self.pool, self.voice, self.take
         while not count.stop:
             async for chunk in pool.stream(TEXT, voice):
-                on_audio(count, chunk)
+                take(count, chunk)
             count.tasks += 1
 
 
@@ -215,11 +220,11 @@ class Sink(Speechpool):
     """`pool.task(voice, sink=...)`."""
 
     async def speak(self, count):
-        pool, voice = self.pool, self.voice
+        pool, voice, take = self.pool, self.voice, self.take
 
         def sink(item):
             if type(item) is bytes:
-                on_audio(count, item)
+                take(count, item)
 
         while not count.stop:
             async with pool.task(voice, sink=sink) as task:

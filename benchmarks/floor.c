@@ -1,11 +1,16 @@
-// The server of task_cost.py: an epoll loop that speaks the task protocol over plain ws on loopback, and does nothing
-// else, so that the client under test is the limit and not its peer.
+// The server of task_cost.py, paced.py and first_packet.py: an epoll loop that speaks the task protocol over plain ws on
+// loopback, and does nothing else, so that the client under test is the limit and not its peer.
 //
-//   floor server [--port 0] [--frames 40] [--size 3200]
+//   floor server [--port 0] [--frames 40] [--size 3200] [--interval 0]
 //
 // Prints "READY <port>". A task is answered with task-started, then, after finish-task, with `frames` binary frames of
-// `size` bytes, a result-generated before each third of them, and task-finished. With BATCH in the environment a whole
-// reply leaves in one write, without it each frame has its own.
+// `size` bytes, a result-generated before each third of them, and task-finished. A run-task of Sambert's, which carries
+// its text, is answered with all of it at once. With BATCH in the environment a whole reply leaves in one write, without
+// it each frame has its own.
+//
+// With --interval each frame of audio leaves that many milliseconds after the one before it, by plan and not by when that
+// one left, and carries its planned time (nanoseconds of CLOCK_MONOTONIC) in its first eight bytes. SIGUSR1 then prints
+// how late frames have left since the last SIGUSR1, as a line of JSON.
 // build: gcc -O2 -o floor floor.c -lcrypto
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,32 +26,48 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_FD 20000
 #define READ_BUFFER 16384
 #define EVENT_LIMIT 1024
+#define LATENESS_LIMIT 1000000  // microseconds
 
 struct connection {
   int fd;
-  bool upgraded, closed, blocked;
+  bool upgraded, closed, blocked, sambert, in_line;
   uint8_t in[READ_BUFFER];
   size_t in_length;
   char task[40];
   uint8_t *out;  // the whole reply of a task, or one frame of it
   size_t out_length, out_sent;
   int item, items;  // of the reply; items is 0 while no task runs
+  uint64_t due;     // when the next frame of audio leaves, if paced
 };
 
 static int port = 0, frames = 40, size = 3200, epoll_fd;
 static bool batch;
+static uint64_t interval;  // nanoseconds
 static uint8_t *payload;
-static volatile sig_atomic_t stopped;
+static volatile sig_atomic_t stopped, asked;
 static struct connection *connections[MAX_FD], *dead[MAX_FD];
 static int dead_count;
 
-static void on_signal(int number) { (void)number; stopped = 1; }
+// Who waits for the time of their next frame. All wait for the same interval, so that who came first is due first.
+static struct connection *line[MAX_FD];
+static unsigned line_first, line_end;
+static uint32_t lateness[LATENESS_LIMIT + 1], late_count;
+
+static void on_signal(int number) { if (number == SIGUSR1) asked = 1; else stopped = 1; }
+
+static uint64_t now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
 
 static void watch(int operation, int fd, uint32_t events) {
   struct epoll_event event = {.events = events, .data.fd = fd};
@@ -60,7 +81,7 @@ static void drop(struct connection *c) {
   epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, 0);
   close(c->fd);
   connections[c->fd] = 0;
-  dead[dead_count++] = c;
+  if (!c->in_line) dead[dead_count++] = c;  // else when its turn comes
 }
 
 // ---------------------------------------------------------------------------------------------- frames
@@ -80,22 +101,46 @@ static size_t event_frame(uint8_t *out, struct connection *c, const char *event,
   return frame(out, 1, json, length);
 }
 
+static bool is_event(struct connection *c) {
+  int third = frames / 3;
+  return c->item == 0 || c->item == third + 1 || c->item == 2 * third + 2;
+}
+
 // Item `item` of a reply: three thirds of audio, an event before each, and the end.
 static size_t build(struct connection *c, uint8_t *out) {
-  int third = frames / 3, item = c->item;
+  int item = c->item;
   if (item == c->items - 1)
     return event_frame(out, c, "task-finished",
                        "{\"request_uuid\":\"0a9dba9e-d3a6-45a4-be6d-xxxxxxxxxxxx\"}},\"payload\":{\"output\":"
                        "{\"sentence\":{\"words\":[]}},\"usage\":{\"characters\":120}}}");
-  if (item == 0 || item == third + 1 || item == 2 * third + 2) {
+  if (is_event(c)) {
     char rest[EVENT_LIMIT];
-    snprintf(rest, sizeof rest,
+    if (c->sambert)
+      snprintf(rest, sizeof rest,
+               "{}},\"payload\":{\"output\":{\"sentence\":{\"begin_time\":%d,\"end_time\":%d,\"words\":[]}},\"usage\":null}}",
+               item * 100, item * 100);
+    else snprintf(rest, sizeof rest,
              "{}},\"payload\":{\"output\":{\"type\":\"sentence-synthesis\",\"sentence\":{\"index\":%d,\"words\":[]},"
              "\"original_text\":\"The quick brown fox jumps over the lazy dog.\"},\"usage\":{\"characters\":%d}}}",
              item, item * 3);
     return event_frame(out, c, "result-generated", rest);
   }
+  memcpy(payload, &c->due, sizeof c->due);
   return frame(out, 2, payload, size);
+}
+
+// Whether the next item leaves later. If not, and it is audio, it is the turn of the one after it.
+static bool waits(struct connection *c) {
+  if (!interval || is_event(c) || c->item == c->items - 1) return false;
+  uint64_t at = now();
+  if (at < c->due) {
+    if (!c->in_line) { c->in_line = true; line[line_end++ % MAX_FD] = c; }
+    return true;
+  }
+  uint64_t late = (at - c->due) / 1000;
+  lateness[late < LATENESS_LIMIT ? late : LATENESS_LIMIT]++;
+  late_count++;
+  return false;
 }
 
 static void emit(struct connection *c) {
@@ -103,8 +148,11 @@ static void emit(struct connection *c) {
     if (c->out_sent == c->out_length) {
       c->out_sent = c->out_length = 0;
       if (c->item == c->items) { c->items = 0; return; }
+      if (waits(c)) return;
+      bool audio = interval && !is_event(c);
       do c->out_length += build(c, c->out + c->out_length);
       while (++c->item < c->items && batch);
+      if (audio) c->due += interval;
     }
     ssize_t sent = send(c->fd, c->out + c->out_sent, c->out_length - c->out_sent, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) { drop(c); return; }
@@ -121,12 +169,18 @@ static void reply(struct connection *c, const uint8_t *data, size_t length) {
 }
 
 // ---------------------------------------------------------------------------------------------- instructions
+static void speak(struct connection *c) {
+  c->item = 0;
+  c->items = frames + 4;
+  c->out_sent = c->out_length = 0;
+  c->due = now();
+  emit(c);
+}
+
 static void on_text(struct connection *c, uint8_t *text, size_t length) {
   if (memmem(text, length, "finish-task", 11)) {
-    c->item = 0;
-    c->items = frames + 4;
-    c->out_sent = c->out_length = 0;
-    emit(c);
+    c->sambert = false;
+    speak(c);
   } else if (memmem(text, length, "run-task", 8)) {
     uint8_t *end = text + length, *id = memmem(text, length, "\"task_id\"", 9), out[EVENT_LIMIT + 4];
     if (id) id = memchr(id + 9, '"', end - (id + 9));
@@ -134,6 +188,9 @@ static void on_text(struct connection *c, uint8_t *text, size_t length) {
     memcpy(c->task, id + 1, 32);
     c->task[32] = 0;
     reply(c, out, event_frame(out, c, "task-started", "{}},\"payload\":{}}"));
+    if (c->closed || !memmem(text, length, "\"streaming\":\"out\"", 17)) return;
+    c->sambert = true;
+    speak(c);
   }
 }
 
@@ -216,11 +273,46 @@ static void accept_all(int listener) {
   }
 }
 
+// Fill `wait` with the time until the first frame of the line is due, or a second.
+static void look_ahead(struct timespec *wait) {
+  *wait = (struct timespec){.tv_sec = 1};
+  if (line_first == line_end) return;
+  uint64_t at = now(), due = line[line_first % MAX_FD]->due, left = due > at ? due - at : 0;
+  *wait = (struct timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+}
+
+static void send_due(void) {
+  uint64_t at = now();
+  while (line_first != line_end && line[line_first % MAX_FD]->due <= at) {
+    struct connection *c = line[line_first++ % MAX_FD];
+    c->in_line = false;
+    if (c->closed) dead[dead_count++] = c;
+    else if (!c->blocked) emit(c);
+  }
+}
+
+static uint32_t percentile(int percent) {
+  uint64_t seen = 0, wanted = (uint64_t)late_count * percent / 100;
+  uint32_t at = 0;
+  while (at < LATENESS_LIMIT && (seen += lateness[at]) <= wanted) at++;
+  return at;
+}
+
+static void tell_lateness(void) {
+  printf("{\"frames\":%u,\"p50_us\":%u,\"p99_us\":%u}\n", late_count, percentile(50), percentile(99));
+  fflush(stdout);
+  memset(lateness, 0, sizeof lateness);
+  late_count = 0;
+}
+
 static void serve(int listener) {
   struct epoll_event events[512];
+  struct timespec wait;
   watch(EPOLL_CTL_ADD, listener, EPOLLIN);
   while (!stopped) {
-    int count = epoll_wait(epoll_fd, events, 512, 1000);
+    if (asked) { asked = 0; tell_lateness(); }
+    look_ahead(&wait);
+    int count = epoll_pwait2(epoll_fd, events, 512, &wait, 0);
     for (int i = 0; i < count; i++) {
       int fd = events[i].data.fd;
       if (fd == listener) { accept_all(listener); continue; }
@@ -229,24 +321,31 @@ static void serve(int listener) {
       if (events[i].events & EPOLLOUT) { c->blocked = false; watch(EPOLL_CTL_MOD, fd, EPOLLIN); emit(c); }
       if (!c->closed && events[i].events & ~EPOLLOUT) on_readable(c);
     }
+    send_due();
     while (dead_count) { struct connection *c = dead[--dead_count]; free(c->out); free(c); }
   }
 }
 
 int main(int count, char **words) {
-  if (count < 2 || strcmp(words[1], "server")) { fprintf(stderr, "usage: floor server [--port P] [--frames N] [--size N]\n"); return 2; }
+  if (count < 2 || strcmp(words[1], "server")) { fprintf(stderr, "usage: floor server [--port P] [--frames N] [--size N] [--interval MS]\n"); return 2; }
   for (int i = 2; i + 1 < count; i += 2) {
     if (!strcmp(words[i], "--port")) port = atoi(words[i + 1]);
     else if (!strcmp(words[i], "--frames")) frames = atoi(words[i + 1]);
     else if (!strcmp(words[i], "--size")) size = atoi(words[i + 1]);
+    else if (!strcmp(words[i], "--interval")) interval = atoi(words[i + 1]) * 1000000ull;
     else { fprintf(stderr, "unknown %s\n", words[i]); return 2; }
   }
-  if (frames < 3 || size < 1 || size > 65535) { fprintf(stderr, "frames from 3, size from 1 to 65535\n"); return 2; }
-  batch = getenv("BATCH") != 0;
+  if (frames < 3 || size < 8 || size > 65535) { fprintf(stderr, "frames from 3, size from 8 to 65535\n"); return 2; }
+  batch = !interval && getenv("BATCH");
   signal(SIGTERM, on_signal);
   signal(SIGINT, on_signal);
+  signal(SIGUSR1, on_signal);
   signal(SIGPIPE, SIG_IGN);
   prctl(PR_SET_PDEATHSIG, SIGTERM);  // never outlive the benchmark
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
   epoll_fd = epoll_create1(0);
   payload = malloc(size);
   memset(payload, 0x5a, size);
