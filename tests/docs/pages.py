@@ -47,6 +47,8 @@ def blocks(page):
     for token in MarkdownIt().parse((ROOT / page).read_text()):
         if token.type in {"fence", "code_block"}:
             fenced = token.type == "fence"
+            if fenced and token.content.startswith("--8<--"):
+                continue  # a whole file, which has tests of its own
             language = token.info.split()[0] if token.info.strip() else "" if fenced else "sh"
             found.append(Block(page, token.map[0] + fenced, language, token.content, wishes))
             wishes = ()
