@@ -40,6 +40,8 @@ def commands(block):
     """Return each command of a block as its words, without redirections."""
     if block.language == "console":
         lines = [command for command, _ in transcript(block)]
+    elif block.language == "dockerfile":
+        lines = re.findall(r"^RUN (.*)", joined(block.code), re.MULTILINE)
     else:
         lines = joined(block.code).splitlines()
     found = []

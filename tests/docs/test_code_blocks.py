@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import yaml
 from command_lines import check, commands, transcript
 from pages import ROOT, blocks, pages
 
-LANGUAGES = {"python", "sh", "console", "toml", "yaml", "json", "text", "setup"}
+LANGUAGES = {"python", "sh", "console", "dockerfile", "toml", "yaml", "json", "promql", "text", "setup"}
 PAGES = pages()
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 NOT_RUN = 0
@@ -66,7 +67,7 @@ def test_python(page, port, tmp_path):
     assert "Exception ignored" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("block", of("sh", "console"))
+@pytest.mark.parametrize("block", of("sh", "console", "dockerfile"))
 def test_commands_exist_with_their_options(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = commands(block)
@@ -112,6 +113,14 @@ def test_settings_files_are_right(block, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("block", of("promql"))
+def test_queries_name_metrics_that_exist(block):
+    catalogue = set(re.findall(r"`(speechpool_\w+)`", (ROOT / "docs/monitoring.md").read_text()))
+    named = re.findall(r"speechpool_\w+", block.code)
+    assert named
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= catalogue
+
+
 @pytest.mark.parametrize("block", of("yaml", "json"))
 def test_data_can_be_read(block):
     assert [*yaml.safe_load_all(block.code)]
@@ -120,6 +129,13 @@ def test_data_can_be_read(block):
 def test_every_block_has_a_language_that_is_tested():
     unknown = [f"{block.place}: {block.language!r}" for block in BLOCKS if block.language not in LANGUAGES]
     assert not unknown, "a block of another language would be tested by nobody; a picture is `text`"
+
+
+def test_files_that_a_page_includes_have_tests_of_their_own():
+    included = [re.findall(r'^--8<-- "(.+)"$', (ROOT / page).read_text(), re.MULTILINE) for page in PAGES]
+    for name in chain.from_iterable(included):
+        tests = [test for test in ROOT.glob("tests/*/test_*.py") if Path(name).name in test.read_text()]
+        assert tests or name == "CHANGELOG.md", name
 
 
 def test_few_blocks_are_not_run_and_each_says_why():

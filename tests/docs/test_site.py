@@ -28,6 +28,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_named_test_is_a_link_to_its_line(site):
     page = site.joinpath("reliability.html").read_text()
     name = "test_d17_a_dropped_socket_wakes_the_waiter"
@@ -37,6 +38,7 @@ def test_a_named_test_is_a_link_to_its_line(site):
     assert name in line
 
 
+@pytest.mark.slow
 def test_what_is_for_the_tests_only_is_not_on_the_site(site):
     pages = [page for page in site.rglob("*.html") if "source" not in page.parts]
     assert len(pages) > 20
@@ -44,6 +46,7 @@ def test_what_is_for_the_tests_only_is_not_on_the_site(site):
         assert not re.search(r"<!-- (setup|block:)", page.read_text()), page
 
 
+@pytest.mark.slow
 def test_no_page_asks_anybody_else_for_anything(site):
     for page in site.rglob("*.html"):
         assert not re.search(r'<(?:script|img|iframe|link)\b[^>]*(?:src|href)="(?:https?:)?//', page.read_text()), page
