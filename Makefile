@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-slow tools test-all test-cloud pythons matrix mutants soak sdk check bench clean help
+.PHONY: demo test test-slow tools test-all test-cloud pythons matrix mutants soak sdk check bench docs clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,13 +51,17 @@ sdk: $(READY)  ## The three versions of the official SDK that test-slow runs, ea
 	$(BIN)/python tests/conformance/sdk_environments.py
 
 check: $(READY)  ## Style, types and floors
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples docs/sources.py
+	$(BIN)/ruff check src tests benchmarks examples docs/sources.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)  ## Measure the cost of a task beside bare picows and the official SDK
 	$(BIN)/python benchmarks/task_cost.py
 
+docs: $(READY)  ## These pages as a site, in site/; a link that leads nowhere ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
+	@echo site/index.html
+
 clean:  ## Remove the environment and everything made
-	rm -rf $(VENV) .venv-sdk .venv-py demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-sdk .venv-py demo dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

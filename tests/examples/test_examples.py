@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = Path(__file__).parents[1] / "dashscope" / "brief_program.txt"
@@ -132,17 +135,21 @@ def get(url):
     return urllib.request.urlopen(url, timeout=LIMIT)
 
 
-def test_fastapi_stream(endpoint):
-    pytest.importorskip("fastapi")
-    pytest.importorskip("uvicorn")
+@contextmanager
+def web_server(name, endpoint, *arguments, key="fastapi"):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    base = f"http://127.0.0.1:{port}"
-    command = [sys.executable, EXAMPLES / "fastapi_stream.py", "--endpoint", endpoint, "--port", str(port)]
-    with running(command, key="fastapi", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+    command = [sys.executable, EXAMPLES / name, "--endpoint", endpoint, "--port", str(port), *arguments]
+    with running(command, key=key, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
         while "Uvicorn running" not in server.stderr.readline():
             assert server.poll() is None
+        yield f"127.0.0.1:{port}", server
+
+
+def test_fastapi_stream(endpoint):
+    with web_server("fastapi_stream.py", endpoint) as (host, _):
+        base = f"http://{host}"
         with get(f"{base}/speech?text=Hello%20there.") as answer:
             assert answer.headers["Content-Type"] == "audio/mpeg"
             assert answer.read()[:2] == b"\xff\xf3"
@@ -160,7 +167,65 @@ def test_fastapi_stream(endpoint):
             assert time.monotonic() < deadline
 
 
-@pytest.mark.parametrize("name", ["fastapi_stream.py", "voice_agent.py", "sambert_batch.py", "java_style_pool.py"])
+def status(url):
+    try:
+        with get(url) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read()
+
+
+def heard(caller):
+    """Return the seconds of audio until an answer is over, and how it ended."""
+    audio = 0
+    while isinstance(message := caller.recv(LIMIT), bytes):
+        audio += len(message)
+    return audio / 32000, json.loads(message)["outcome"]
+
+
+def test_fastapi_service(endpoint):
+    with web_server("fastapi_service.py", endpoint, key="service") as (host, server):
+        assert status(f"http://{host}/healthz")[0] == status(f"http://{host}/ready")[0] == 200
+        assert status(f"http://{host}/speech?text=Hello.")[1][:2] == b"\xff\xf3"
+        assert status(f"http://{host}/speech?text=%20")[0] == 400
+        assert b'speechpool_tasks_total{outcome="completed"' in status(f"http://{host}/speechpool/metrics")[1]
+        with connect(f"ws://{host}/conversation") as caller:
+            for piece in "We are open ", "from nine to five. ", "And today, ":
+                caller.send(json.dumps({"text": piece}))
+            assert isinstance(caller.recv(LIMIT), bytes)  # spoken before the text has ended
+            caller.send(json.dumps({"text": "too."}))
+            caller.send(json.dumps({"finish": True}))
+            seconds, outcome = heard(caller)
+            assert seconds > 1
+            assert outcome == "completed"
+            caller.send(json.dumps({"text": "A long text. " * 500}))
+            assert isinstance(caller.recv(LIMIT), bytes)
+            caller.send(json.dumps({"stop": True}))
+            assert heard(caller)[1] == "stopped"
+            # A rollout: nobody new, and those who listen hear the end.
+            caller.send(json.dumps({"text": "Just one moment, please. " * 20}))
+            assert isinstance(caller.recv(LIMIT), bytes)
+            drained = []
+            draining = threading.Thread(target=lambda: drained.append(status(f"http://{host}/drain?at_least=0")))
+            draining.start()
+            while status(f"http://{host}/ready")[0] == 200:
+                assert not drained
+            assert not drained
+            caller.send(json.dumps({"finish": True}))
+            assert heard(caller)[1] == "completed"
+            with pytest.raises(ConnectionClosed):
+                caller.recv(LIMIT)
+            assert caller.close_code == 1012
+            draining.join(LIMIT)
+            assert drained == [(200, b'"drained"')]
+        server.send_signal(signal.SIGTERM)
+        assert "Traceback" not in server.stderr.read()
+
+
+@pytest.mark.parametrize(
+    "name", ["fastapi_service.py", "fastapi_stream.py", "voice_agent.py", "sambert_batch.py", "java_style_pool.py"]
+)
 def test_options_are_explained(name):
     said = run(name, "--help")
     assert "--endpoint ENDPOINT" in said
