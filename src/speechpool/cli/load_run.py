@@ -175,6 +175,9 @@ class Run:
             number, offset = len(self._stages), time.monotonic() - begun + 0.1
             drawn = calls(plan((stage,), wish.seed + number, self._kind), self._behaviour, wish.seed + number)
             moved = tuple(replace(call, at=call.at + offset, stage=number) for call in drawn)
+            if not drawn:
+                failed[rate] = ["tasks>=1"]  # nobody came in this time
+                return False
             self._stages.append(stage)
             tried = Result()
             with Screen((stage,)) as screen:
