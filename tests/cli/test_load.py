@@ -1,10 +1,13 @@
 """`speechpool load` against a service that runs."""
 
+import csv
 import json
 import signal
 
 import pytest
 from commands import Serving, error_line, run_here, started
+
+from speechpool.service.faults import Faults
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +69,119 @@ def test_peak_measures_the_tasks_first(service, here):
     assert stages[2]["rate"] == pytest.approx(2 / report["setting"]["task_seconds"])
 
 
+def test_the_official_sdk_beside_ours(service, here, tmp_path):
+    flags = (
+        "--stages",
+        "1s:15",
+        "--target",
+        "pool,sdk,sdk-pool",
+        "--max-size",
+        "10",
+        "--csv",
+        "a.csv",
+        "--barge-in",
+        "0.2",
+    )
+    done = here("--url", service.url, *flags, "--expect", "error_rate<0.1%", "--expect", "foreign<1", "--json", "-")
+    assert done.returncode == 0, done.stdout + done.stderr
+    targets = json.loads(done.stdout)["targets"]
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("pool", "sdk", "sdk-pool"):
+        total = targets[name]["total"]
+        mine = [row for row in rows if row["target"] == name]
+        assert total["tasks"] == len(mine) > 5
+        assert total["outcomes"].keys() <= {"completed", "cancelled"}
+        assert total["audio_seconds"] == pytest.approx(
+            sum(float(row["audio_seconds"]) for row in mine if row["outcome"] == "completed")
+        )
+        assert total["audio_seconds"] > 1
+        told = name == "pool"  # the SDK tells neither reuse nor the parts of its delay: null, not nothing
+        assert (total["reuse"] is not None, total["parts"]["connection"] is not None) == (told, told)
+    # A synthesizer of its own waits 100 ms for its connection, whatever the network.
+    assert targets["sdk"]["total"]["first_packet"]["p50"] > targets["pool"]["total"]["first_packet"]["p50"] + 0.05
+
+
+def test_an_sdk_that_hangs_holds_nobody_up(here, monkeypatch):
+    monkeypatch.setattr("speechpool.load.sdk.LIMIT", 0.5)
+    with Serving("marker", faults=Faults.parse(["stall@mid-audio"])) as hanging:
+        done = here("--url", hanging.url, "--stages", "200ms:20", "--target", "sdk", "--max-size", "10", "--json", "-")
+    total = json.loads(done.stdout)["targets"]["sdk"]["total"]
+    assert total["outcomes"] == {"failed": total["tasks"]}
+    assert total["errors"].keys() <= {"TimeoutError", "Hangs"}
+
+
+def test_workers_share_the_work(service, here):
+    flags = ("--rate", "40", "--seconds", "1", "--workers", "2", "--max-size", "20")
+    done = here("--url", service.url, *flags, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    total = report["targets"]["pool"]["total"]
+    alone = json.loads(here("--url", service.url, *flags[:4], "--json", "-").stdout)["targets"]["pool"]["total"]
+    assert total["outcomes"] == {"completed": total["tasks"]}
+    assert (total["tasks"], total["characters"]) == (alone["tasks"], alone["characters"]) > (20, 500)  # the same plan
+    assert report["targets"]["pool"]["stages"][0]["utilisation"] > 0
+    closed = here("--url", service.url, "--concurrency", "3", "--seconds", "0.5", "--workers", "2", "--json", "-")
+    assert json.loads(closed.stdout)["targets"]["pool"]["total"]["outcomes"].keys() == {"completed"}
+
+
+def test_a_worker_that_cannot_begin_says_why(here):
+    flags = ("--rate", "5", "--workers", "2", "--max-size", "4")
+    with Serving("marker", api_key="sesame") as closed:
+        assert "401" in error_line(here("--url", closed.url, "--api-key", "wrong", *flags), 4)
+    assert "nothing listens there" in error_line(here("--url", "ws://127.0.0.1:9", *flags), 3)
+
+
+def test_a_bad_network_and_callers_of_all_kinds(service, here):
+    flags = ("--fault", "latency@both:30ms", "--slow", "0.3", "--tokens-per-second", "200", "--barge-in", "0.2")
+    done = here("--url", service.url, "--rate", "20", "--seconds", "1", *flags, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    total = report["targets"]["pool"]["total"]
+    assert total["outcomes"].keys() == {"completed", "cancelled"}
+    assert total["first_packet"]["p50"] > 0.12  # two round trips of 60 ms, the words come meanwhile
+    assert total["parts"]["start"] > 0.055
+    assert report["setting"]["faults"] == ["latency@both:30ms"]
+    assert "needs a ws:// URL" in error_line(
+        here("--url", "wss://localhost:1", "--rate", "5", "--fault", "latency@both:1ms"), 2
+    )
+
+
+def test_a_sweep_ends_at_what_holds(service, here):
+    flags = ("--peak", "2", "--max-size", "2", "--seconds", "0.3", "--sweep", "--expect", "tasks<12")
+    done = here("--url", service.url, *flags, "--arrivals", "constant", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    # 0.3 s bring at most 11 tasks below 40 a second.
+    assert report["sweep"]["rate"] == pytest.approx(38, rel=0.06)
+    assert report["sweep"]["because"] == ["tasks<12"]
+    assert report["sweep"]["fails_at"] > report["sweep"]["rate"]
+    assert report["targets"]["pool"]["total"]["tasks"] == sum(
+        stage["tasks"] for stage in report["targets"]["pool"]["stages"] if stage["judged"]
+    )
+    told = here("--url", service.url, *flags[:-1], "tasks<1")
+    assert told.returncode == 99
+    assert "No rate holds" in told.stdout
+
+
+def test_a_soak_is_told_in_parts(service, here):
+    done = here("--url", service.url, "--peak", "2", "--soak", "1.2", "--json", "-")
+    stages = json.loads(done.stdout)["targets"]["pool"]["stages"]
+    assert [stage["name"] for stage in stages] == ["warm-up", *(f"part {n} of 6" for n in range(1, 7))]
+
+
 def test_bad_wishes_are_said(service, here):
     assert "--i-own-this-target" in error_line(here("--url", "wss://example.com/api"), 2)
     assert "cannot be read" in error_line(here("--url", service.url, "--expect", "what"), 2)
     assert "choose poisson or constant" in error_line(here("--url", service.url, "--arrivals", "x"), 2)
-    assert "choose of pool, fresh" in error_line(here("--url", service.url, "--stages", "1s:1", "--target", "x"), 2)
+    assert "choose of pool, fresh, sdk, sdk-pool" in error_line(
+        here("--url", service.url, "--stages", "1s:1", "--target", "x"), 2
+    )
     assert "--stages" in error_line(here("--url", service.url, "--stages", "x"), 2)
+    assert "exclude each other" in error_line(here("--url", service.url, "--rate", "1", "--sweep"), 2)
+    assert "one --target" in error_line(here("--url", service.url, "--sweep", "--target", "pool,fresh"), 2)
+    assert "twice" in error_line(here("--url", service.url, "--target", "pool,pool"), 2)
+    assert "at least one to each" in error_line(here("--url", service.url, "--max-size", "2", "--workers", "3"), 2)
 
 
 def test_ctrl_c_ends_with_a_report_of_what_there_is(service, tmp_path):

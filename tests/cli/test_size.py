@@ -40,7 +40,7 @@ def test_what_is_missing_is_said(here, tmp_path):
 
 def test_a_report_is_predicted(here, tmp_path):
     stage = {"name": "2x", "judged": True, "tasks": 400, "seconds": 50.0, "rate": 8.0, "utilisation": 0.8,
-             "held": [0.9, 1.0, 1.1], "wait": {"p95": 0.5}}  # fmt: skip
+             "held": [0.9, 1.0, 1.1], "connection": {"p95": 0.5}}  # fmt: skip
     few = stage | {"name": "short", "tasks": 99}
     report = {
         "setting": {"peak": 8, "task_seconds": 1.0, "size": 10},

@@ -6,20 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from speechpool.load.callers import Behaviour, calls
 from speechpool.load.plan import Stage, plan
-from speechpool.load.runner import Load
+from speechpool.load.runner import Job, Load
 from speechpool.load.summary import LATE, summary
-from speechpool.load.texts import sampler
-from speechpool.protocol import Voice
-from speechpool.synthesis import Endpoint
+from speechpool.load.targets import Setup, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-VOICE = Voice("cosyvoice-v3-flash", "longanyang", format="pcm", sample_rate=24000)
-TEXT = sampler(("Yes, of course.",), 1)
+CALLERS = Behaviour(("Yes, of course.",))
 SECONDS, STALL = 8.0, 2.0
+STAGES = (Stage("all", SECONDS, 40.0),)
 
 
 class Service:
@@ -44,29 +44,31 @@ class Service:
         os.kill(self.child.pid, signal.SIGCONT)
 
 
-def stalled(**options):
+def setup_for(url, size):
+    return Setup(url=url, api_key="k", model="cosyvoice-v3-flash", voice="longanyang", size=size)
+
+
+def stalled(**job):
     """The report of the one target of a run with a stall in its midst."""
-    stages = (Stage("all", SECONDS, 40.0),)
 
     async def main():
         with Service() as service:
-            load = Load(Endpoint(service.url, api_key="k"), VOICE, text=TEXT, size=100, **options(stages))
-            stalling = asyncio.create_task(service.stall(3.0, STALL))
-            result = await load.run()
-            await stalling
-            return summary(result, stages, {})["targets"]["pool"]["total"]
+            async with opened(("pool",), setup_for(service.url, 100)) as targets:
+                stalling = asyncio.create_task(service.stall(3.0, STALL))
+                result = await Load(targets, Job(start=time.monotonic(), **job)).run()
+                await stalling
+        return summary(result, STAGES, {})["targets"]["pool"]["total"]
 
-    options = options["options"]
     return asyncio.run(main())
 
 
 def test_a_stall_shows_in_the_open_loop_and_hides_in_the_closed_one():
-    opened = stalled(options=lambda stages: {"arrivals": plan(stages, 1)})
-    closed = stalled(options=lambda _: {"concurrency": 2, "seconds": SECONDS})
-    assert opened["outcomes"].keys() == closed["outcomes"].keys() == {"completed"}
+    open_loop = stalled(calls=calls(plan(STAGES, 1), CALLERS, 1))
+    closed = stalled(concurrency=2, seconds=SECONDS, behaviour=CALLERS)
+    assert open_loop["outcomes"].keys() == closed["outcomes"].keys() == {"completed"}
     # A quarter of the time nothing is answered: whoever came then waited for what was left of it.
-    assert opened["first_packet"]["p90"] > STALL / 2
-    assert opened["first_packet"]["max"] > 0.8 * STALL
+    assert open_loop["first_packet"]["p90"] > STALL / 2
+    assert open_loop["first_packet"]["max"] > 0.8 * STALL
     assert closed["first_packet"]["p95"] < STALL / 10
     assert closed["first_packet"]["max"] > 0.8 * STALL  # it met the stall, too, but only as often as there are callers
 
@@ -76,8 +78,9 @@ def test_tasks_begin_in_time_or_the_run_says_that_it_is_invalid():
 
     async def main():
         with Service() as service:
-            load = Load(Endpoint(service.url, api_key="k"), VOICE, text=TEXT, size=200, arrivals=plan(stages, 1))
-            return summary(await load.run(), stages, {})
+            async with opened(("pool",), setup_for(service.url, 200)) as targets:
+                job = Job(start=time.monotonic() + 0.1, calls=calls(plan(stages, 1), CALLERS, 1))
+                return summary(await Load(targets, job).run(), stages, {})
 
     tester = asyncio.run(main())["tester"]
     sys.stdout.write(f"one in a hundred tasks began {1000 * tester['late_p99']:.2f} ms late or more\n")

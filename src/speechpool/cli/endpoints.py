@@ -18,7 +18,7 @@ from speechpool.synthesis import AsyncSpeechPool, Endpoint
 from .certificates import client_context
 from .child import running_service
 
-__all__ = ["LOCAL_PORT", "Wish", "chosen_endpoint", "opened_pool", "url_of"]
+__all__ = ["LOCAL_PORT", "Wish", "chosen_endpoint", "insist", "is_local", "opened_pool", "url_of"]
 
 LOCAL_PORT: Final = 8765
 """Where `speechpool service` listens unless told otherwise."""
@@ -97,7 +97,7 @@ async def chosen_endpoint(wish: Wish) -> AsyncIterator[Endpoint]:
     url, key = wish.address(), wish.key()
     tls = _trust(url, wish)
     if url is not None:
-        local = _is_local(url)
+        local = is_local(url)
         if key is None and not os.environ.get("DASHSCOPE_API_KEY"):
             key = "local"  # a local service without a key of its own takes any
             if not local:
@@ -105,7 +105,7 @@ async def chosen_endpoint(wish: Wish) -> AsyncIterator[Endpoint]:
                 raise SettingsError(f"there is no API key for {where}: set DASHSCOPE_API_KEY, or pass --api-key.")
         endpoint = Endpoint(url, api_key=key, workspace=wish.team(), ssl=tls)
         if local:
-            await _insist(endpoint)
+            await insist(endpoint)
         yield endpoint
     elif await _listens("127.0.0.1", LOCAL_PORT):
         yield Endpoint.local(LOCAL_PORT, api_key=key or "local")
@@ -134,15 +134,20 @@ def _trust(url: str | None, wish: Wish) -> SSLContext | None:
     return client_context(Path(named)) if named else None
 
 
-def _is_local(url: str) -> bool:
+def is_local(url: str) -> bool:
+    """Whether it is on this machine."""
     try:
         return urlsplit(url).hostname in _LOCAL_HOSTS
     except ValueError:
         return False  # Endpoint says what is wrong with it
 
 
-async def _insist(endpoint: Endpoint) -> None:
-    """Fail now where nothing listens on this machine: a pool would hope for its start for ten seconds."""
+async def insist(endpoint: Endpoint) -> None:
+    """Fail now where nothing listens on this machine: a pool would hope for its start for ten seconds.
+
+    Raises:
+        ConnectFailed: Nothing does.
+    """
     parts = urlsplit(endpoint.url)
     port = parts.port or (443 if parts.scheme == "wss" else 80)
     if not await _listens(parts.hostname or "127.0.0.1", port):

@@ -16,7 +16,8 @@ __all__ = ["RATIOS", "Expectation", "grammar", "parse"]
 
 RATIOS: Final = ("error_rate", "reuse", "goodput", "utilisation")
 COUNTS: Final = ("tasks", "foreign", "underruns", "real_time_factor")
-_MARKS: Final = [*(f"p{q}" for q in PERCENTILES), "max"]
+_MARKS: Final = [*(f"p{q}" for q in PERCENTILES), "mean", "max"]
+_SECONDS: Final = {*DELAYS, "recovery"}
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "%": 0.01, "": 1.0}
 _COMPARED: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
@@ -25,7 +26,7 @@ _COMPARED: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
 }
 _FORM: Final = re.compile(
-    r"\s*(?P<name>[a-z_]+)(?:\.(?P<mark>p\d+|max))?(?:@(?P<stage>[^<>=]+?))?\s*(?P<compared><=|>=|<|>)\s*"
+    r"\s*(?P<name>[a-z_]+)(?:\.(?P<mark>p\d+|mean|max))?(?:@(?P<stage>[^<>=]+?))?\s*(?P<compared><=|>=|<|>)\s*"
     r"(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|%|)\s*"
 )
 
@@ -33,8 +34,8 @@ _FORM: Final = re.compile(
 def grammar() -> str:
     """Return what can be expected, for people."""
     return (
-        f"{', '.join(DELAYS)} with .{', .'.join(_MARKS)} in ms or s; {', '.join(RATIOS)} in %; {', '.join(COUNTS)}; "
-        "@STAGE for one stage, e.g. first_packet.p99@2x<400ms"
+        f"{', '.join(DELAYS)} with .{', .'.join(_MARKS)} in ms or s; recovery in s; "
+        f"{', '.join(RATIOS)} in %; {', '.join(COUNTS)}; @STAGE for one stage, e.g. first_packet.p99@2x<400ms"
     )
 
 
@@ -60,6 +61,8 @@ class Expectation:
 
     def value(self, target: Mapping[str, Any]) -> float | None:
         """Return what it is about in the report of one target; None where there is no such number."""
+        if self.name == "recovery":
+            return None if target["recovery"] is None else target["recovery"]["seconds"]
         if self.stage:
             found = next((one for one in target["stages"] if one["name"] == self.stage), None)
         else:
@@ -83,13 +86,13 @@ def parse(text: str) -> Expectation:
     if found is None:
         raise SettingsError(f"--expect {text!r} cannot be read; write e.g. 'first_packet.p99<500ms'.")
     name, mark, unit = found["name"], found["mark"] or "", found["unit"]
-    if name not in {*DELAYS, *RATIOS, *COUNTS}:
+    if name not in {*_SECONDS, *RATIOS, *COUNTS}:
         raise SettingsError(f"--expect {text!r}: there is no {name!r}; there are {grammar()}.")
     if (name in DELAYS) != bool(mark) or (mark and mark not in _MARKS):
         wanted = f"needs one of .{', .'.join(_MARKS)}" if name in DELAYS else "has no percentiles"
         raise SettingsError(f"--expect {text!r}: {name} {wanted}.")
-    if (name in DELAYS) != (unit in {"ms", "s"}) or (unit == "%" and name not in RATIOS):
-        wanted = "ms or s" if name in DELAYS else "% or no unit" if name in RATIOS else "no unit"
+    if (name in _SECONDS) != (unit in {"ms", "s"}) or (unit == "%" and name not in RATIOS):
+        wanted = "ms or s" if name in _SECONDS else "% or no unit" if name in RATIOS else "no unit"
         raise SettingsError(f"--expect {text!r}: {name} takes {wanted}.")
     limit = float(found["limit"]) * _UNITS[unit]
     return Expectation(text.strip(), name, mark, (found["stage"] or "").strip(), found["compared"], limit)

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from speechpool.errors import SettingsError
 
-__all__ = ["Arrival", "Arrivals", "Stage", "parse_stages", "plan", "preset"]
+__all__ = ["Arrival", "Arrivals", "Stage", "parse_stages", "plan", "preset", "soak"]
 
 Arrivals = Literal["poisson", "constant"]
 
@@ -18,6 +18,7 @@ _PRESET: Final = (
     ("2x hold", 2.0, 30.0), ("1x again", 1.0, 20.0),
 )  # fmt: skip
 """Name, multiple of the peak, and seconds: 150 in all."""
+SOAK_PARTS: Final = 6
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -28,7 +29,7 @@ class Stage:
     Attributes:
         name: As reports and expectations call it.
         seconds: How long tasks begin in it.
-        rate: Task starts a second, on average.
+        rate: Task starts a second, on average; 0: nobody comes.
         judged: Whether it counts; warm-up does not.
     """
 
@@ -60,8 +61,15 @@ def preset(peak: int, duration: float, scale: float = 1.0) -> tuple[Stage, ...]:
     )
 
 
+def soak(peak: int, duration: float, seconds: float) -> tuple[Stage, ...]:
+    """Return the stages of `--soak`: the peak for `seconds`, in parts, so that one sees whether anything changes."""
+    warm_up = Stage("warm-up", min(10.0, seconds / 4), 0.5 * peak / duration, judged=False)
+    parts = range(1, SOAK_PARTS + 1)
+    return warm_up, *(Stage(f"part {n} of {SOAK_PARTS}", seconds / SOAK_PARTS, peak / duration) for n in parts)
+
+
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Read `30s:10,2m:100`: for how long, and how many tasks a second.
+    """Read `30s:10,70s:0,2m:100`: for how long, and how many tasks a second; 0 is a pause.
 
     Raises:
         SettingsError: It cannot be read; the message shows how it should look.
@@ -73,9 +81,11 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
             stage = Stage(part.strip(), _seconds(span), float(rate))
         except ValueError:
             raise SettingsError(f"--stages: {part!r} is no stage; write e.g. 30s:10,2m:100.") from None
-        if stage.seconds <= 0 or not 0 < stage.rate < 1e5:
+        if stage.seconds <= 0 or not 0 <= stage.rate < 1e5:
             raise SettingsError(f"--stages: {part!r} needs a time above 0 and a rate of 0 to 100,000 tasks a second.")
         stages.append(stage)
+    if not any(stage.rate for stage in stages):
+        raise SettingsError(f"--stages {text!r} has pauses only; write e.g. 30s:10,70s:0,30s:10.")
     return tuple(stages)
 
 
@@ -92,7 +102,7 @@ def plan(stages: Sequence[Stage], seed: int, kind: Arrivals = "poisson") -> tupl
     arrivals, begin = [], 0.0
     for number, stage in enumerate(stages):
         at = begin
-        while True:
+        while stage.rate:
             at += gaps.expovariate(stage.rate) if kind == "poisson" else 1 / stage.rate
             if at >= begin + stage.seconds:
                 break

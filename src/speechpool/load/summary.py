@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Final
 
 import speechpool
 
+from .percentiles import percentile
 from .plan import Stage
 from .record import Record
+from .recovery import recovered
 from .runner import Result
 
-__all__ = ["DELAYS", "LATE", "VERSION", "percentile", "summary"]
+__all__ = ["DELAYS", "LATE", "PARTS", "PERCENTILES", "SLOW", "VERSION", "summary"]
 
 VERSION: Final = 1
 """Of the JSON report."""
 DELAYS: Final = (
-    "first_packet", "first_packet_sent", "first_audible", "end_to_end", "longest_gap", "underrun", "late", "wait",
+    "first_packet", "first_packet_sent", "first_audible", "end_to_end", "longest_gap", "underrun", "late", "connection",
 )  # fmt: skip
 """What has percentiles, in seconds."""
 PERCENTILES: Final = (50, 90, 95, 99)
 LATE: Final = 0.002
 """Seconds by which one in a hundred tasks may begin late before the run is invalid."""
+PARTS: Final = ("connection", "start", "synthesis")
+"""Of the first packet delay, in their order."""
 SLOW: Final = 0.5
 """Seconds: a first packet within it, and no underrun, is a good task."""
 
 
-def percentile(values: Sequence[float], q: float) -> float | None:
-    """Return the value of nearest rank; None without any."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)] if ordered else None
-
-
-def summary(result: Result, stages: Sequence[Stage], setting: dict[str, Any]) -> dict[str, Any]:
+def summary(
+    result: Result, stages: Sequence[Stage], setting: Mapping[str, Any], *, limit: float = SLOW
+) -> dict[str, Any]:
     """Return the whole report, ready for JSON.
 
     Args:
         result: Of the run.
         stages: Of its plan.
         setting: What it was asked for; shown as it is.
+        limit: Seconds that the first packet may take, for `recovery`.
     """
     targets = list(dict.fromkeys(record.target for record in result.records))
     judged = {number for number, stage in enumerate(stages) if stage.judged}
     late = percentile([record.late for record in result.records], 99)
     return {
         "version": VERSION,
-        "setting": setting,
+        "setting": dict(setting),
         "build": {"speechpool": speechpool.__version__, "python": platform.python_version()},
         "seconds": result.seconds,
         "interrupted": result.interrupted,
@@ -61,6 +61,7 @@ def summary(result: Result, stages: Sequence[Stage], setting: dict[str, Any]) ->
         },
         "targets": {
             target: {
+                "recovery": recovered([r for r in result.records if r.target == target], stages, limit),
                 "total": _numbers([r for r in result.records if r.target == target and r.stage in judged]),
                 "stages": [
                     {
@@ -68,7 +69,7 @@ def summary(result: Result, stages: Sequence[Stage], setting: dict[str, Any]) ->
                         "seconds": stage.seconds,
                         "rate": stage.rate,
                         "judged": stage.judged,
-                        "utilisation": _mean(result.utilisation.get((target, number), ())),
+                        "utilisation": _mean(result.used.get(target, {}).get(number, ())),
                         **_numbers([r for r in result.records if r.target == target and r.stage == number]),
                     }
                     for number, stage in enumerate(stages)
@@ -95,7 +96,7 @@ def _mean(values: Iterable[float]) -> float | None:
 def _numbers(records: Sequence[Record]) -> dict[str, Any]:
     outcomes = Counter(record.outcome for record in records)
     spoken = [record for record in records if record.outcome == "completed"]
-    connected = [record for record in records if record.outcome in {"completed", "cancelled"}]
+    connected = [r.reused for r in records if r.outcome in {"completed", "cancelled"} and r.reused is not None]
     judged = outcomes["completed"] + outcomes["failed"]
     good = [r for r in spoken if r.first_packet is not None and r.first_packet <= SLOW and not r.underrun]
     audio = sum(record.audio_seconds for record in spoken)
@@ -104,22 +105,33 @@ def _numbers(records: Sequence[Record]) -> dict[str, Any]:
         "outcomes": dict(outcomes),
         "errors": dict(Counter(record.error for record in records if record.error)),
         "error_rate": outcomes["failed"] / judged if judged else None,
-        "reuse": fmean(record.reused for record in connected) if connected else None,
+        "reuse": _mean(connected),
         "goodput": len(good) / len(records) if records else None,
         "foreign": sum(record.foreign for record in records),
-        "underruns": sum(record.underrun > 0 for record in spoken),
+        "underruns": sum(bool(record.underrun) for record in spoken),
         "characters": sum(record.characters for record in records),
         "audio_seconds": audio,
         "real_time_factor": _factor(spoken, audio),
-        "held": _quantiles([record.held for record in records if record.held is not None]),
+        "parts": _parts(records),
+        "held": _held(records),
         **{name: _percentiles(records, name) for name in DELAYS},
     }
 
 
-def _quantiles(values: Sequence[float]) -> list[float]:
-    """The values of 101 ranks, the least and the greatest among them: enough to draw from; empty without any."""
-    ordered = sorted(values)
-    return [ordered[round(rank / 100 * (len(ordered) - 1))] for rank in range(101)] if ordered else []
+def _parts(records: Sequence[Record]) -> dict[str, float | None]:
+    """Return the means of what the first packet delay consists of; None where the target does not tell."""
+    heard = [record for record in records if record.first_packet is not None]
+    return {name: _mean(v for r in heard if (v := getattr(r, name)) is not None) for name in ("late", *PARTS)}
+
+
+def _held(records: Sequence[Record]) -> list[float]:
+    """Return for how long tasks had their connections, at 101 ranks from the least to the greatest; empty if unknown."""
+    known = sorted(
+        record.end_to_end - record.late - record.connection
+        for record in records
+        if record.end_to_end is not None and record.connection is not None
+    )
+    return [known[round(rank / 100 * (len(known) - 1))] for rank in range(101)] if known else []
 
 
 def _factor(spoken: Sequence[Record], audio: float) -> float | None:
@@ -128,4 +140,5 @@ def _factor(spoken: Sequence[Record], audio: float) -> float | None:
 
 def _percentiles(records: Sequence[Record], name: str) -> dict[str, float | None]:
     values = [value for record in records if (value := getattr(record, name)) is not None]
-    return {f"p{q}": percentile(values, q) for q in PERCENTILES} | {"max": max(values, default=None)}
+    marks = {f"p{q}": percentile(values, q) for q in PERCENTILES}
+    return marks | {"mean": _mean(values), "max": max(values, default=None)}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from speechpool.errors import SettingsError
 
-__all__ = ["CORPUS", "read", "sampler"]
+__all__ = ["CORPUS", "read"]
 
 CORPUS: Final = (
     "Yes, of course.",
@@ -41,9 +39,3 @@ def read(path: Path) -> tuple[str, ...]:
     if not texts:
         raise SettingsError(f"--texts {path} is empty; write one text a line.")
     return texts
-
-
-def sampler(texts: Sequence[str], seed: int) -> Callable[[], str]:
-    """Return what draws one text after the other; the same seed draws the same."""
-    choice = random.Random(seed)
-    return lambda: choice.choice(texts)

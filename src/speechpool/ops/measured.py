@@ -97,7 +97,7 @@ def predictions(report: Mapping[str, Any]) -> list[Prediction]:
     """Return, for each judged stage of the pool, what was measured beside what a simulation says of it."""
     size, found = report["setting"].get("size"), []
     for stage in report.get("targets", {}).get("pool", {}).get("stages", ()):
-        held, wait = stage.get("held"), (stage.get("wait") or {}).get("p95")
+        held, wait = stage.get("held"), (stage.get("connection") or {}).get("p95")
         if size and held and wait is not None and stage["rate"] and stage["judged"] and stage["tasks"] >= _ENOUGH:
             queue = simulate(stage["tasks"] / stage["seconds"], held, size)
             found.append(
