@@ -125,7 +125,7 @@ def _parts(records: Sequence[Record]) -> dict[str, float | None]:
 
 
 def _held(records: Sequence[Record]) -> list[float]:
-    """Return for how long tasks had their connections, at 101 ranks from the least to the greatest; empty if unknown."""
+    """Return for how long tasks had their connections, at 101 ranks from the least on; empty if unknown."""
     known = sorted(
         record.end_to_end - record.late - record.connection
         for record in records
