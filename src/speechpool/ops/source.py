@@ -32,8 +32,8 @@ _TEXTS: Final = frozenset(
 _NAMED_TEXTS: Final = ("Dockerfile", "Makefile", "docker-compose")
 _KEY: Final = re.compile(r"(?<![A-Za-z0-9])sk-(?=[A-Za-z0-9]*\d)[A-Za-z0-9]{16,}")
 """The form of the provider's keys."""
-_NO_KEYS: Final = frozenset({"", "local", "any", "none"})
-"""What a local service without a key is given."""
+_NO_KEYS: Final = frozenset({"", "local", "any", "none", "empty", "test", "dummy"})
+"""What a service without a key is given."""
 _CLOSING: Final = frozenset({"close", "shutdown", "aclose", "__exit__", "__aexit__"})
 _KEEPING: Final = frozenset({"enter_context", "enter_async_context", "closing", "aclosing", "push", "push_async_exit"})
 """Calls that see to the end of what they are given."""
@@ -345,4 +345,4 @@ def _argument(call: ast.Call, name: str) -> ast.expr | None:
 
 
 def _is_key(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in _NO_KEYS
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.lower() not in _NO_KEYS
