@@ -137,7 +137,7 @@ def test_what_handles_sigterm(looked):
 
 
 def test_settings_and_what_is_no_python(looked):
-    source = looked("a = PoolSettings.load()\nb = PoolSettings(retry=0)", broken_py="def")
+    source = looked("a = PoolSettings.load()\nb = PoolSettings(retry=0)", broken_py="def", odd_py='a = "\\d"')
     assert ([p.line for p in source.loads], [p.line for p in source.no_retry]) == ([1], [2])
     assert source.unread == ["broken.py"]
 

@@ -29,7 +29,7 @@ def serving(pages, token=None):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            if token is not None and self.headers["Authorization"] != f"Bearer {token}":
+            if token is not None and self.headers["Authorization"] not in {f"Bearer {token}", f"Basic {token}"}:
                 self.send_error(401)
                 return
             if self.path not in pages:
@@ -108,9 +108,23 @@ def test_a_grafana_is_asked_for_all_of_its_dashboards():
     }
     with serving(pages, token="t") as url:
         found = from_grafana(f"{url}/g/", "t")
-        with pytest.raises(Unauthorized, match="wants a token"):
+        with pytest.raises(Unauthorized, match="GRAFANA_TOKEN"):
             from_grafana(f"{url}/g/", None)
     assert (found.count, dict(found.shown)) == (2, dict.fromkeys(SIGNALS, "speechpool"))
+
+
+def test_a_password_is_sent_as_one_and_never_shown():
+    pages = {"/metrics": METRICS}
+    with serving(pages, token="dXNlcjpwQHNz") as url:  # user:p@ss
+        place = url.removeprefix("http://")
+        assert scraped([f"http://user:p%40ss@{place}"]).places == [place]
+        with pytest.raises(Unauthorized, match="lets nobody in") as caught:
+            scraped([f"http://user:secret@{place}"])
+    assert "secret" not in str(caught.value)
+    for wrong in ("http://user:secret@host:port", "ftp://user:secret@host"):
+        with pytest.raises(SettingsError, match="is no URL") as caught:
+            scraped([wrong])
+        assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("page", [{"message": "no"}, [{"id": 1}], "no JSON", 7])

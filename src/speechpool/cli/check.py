@@ -138,7 +138,7 @@ def check(
     )  # fmt: skip
     evidence = _gathered(
         _configured(configuration, wish), plan, source=source, load_report=load_report, metrics=metrics or (),
-        dashboards=dashboards, grafana=grafana, prometheus=prometheus, probe=_probed(wish, watch_idle),
+        dashboards=dashboards, grafana=grafana, prometheus=prometheus, probe=lambda: _probed(wish, watch_idle),
     )  # fmt: skip
     checklist = judged(evidence).only(only or [])
     if html is not None:
@@ -218,24 +218,25 @@ def _gathered(configured: Configured, plan: Any, **where: Any) -> Evidence:
     from speechpool.ops import report, source, watching
     from speechpool.ops.evidence import Evidence
 
+    # Files first: what is wrong with them needs no minute of watching.
     test = None if where["load_report"] is None else report.read(where["load_report"])
+    program = None if where["source"] is None else source.read(where["source"])
+    boards = None if where["dashboards"] is None else watching.from_files(where["dashboards"])
     if plan.task_seconds is None and test is not None:
         plan = replace(plan, task_seconds=test.task_seconds)
-    probed = where["probe"]
     token = os.environ.get("GRAFANA_TOKEN")
-    boards = _seen(where["grafana"], lambda url: watching.from_grafana(url, token))
-    if where["dashboards"] is not None:
-        boards = watching.from_files(where["dashboards"])
+    grafana = _seen(where["grafana"], lambda url: watching.from_grafana(url, token))
+    probed = where["probe"]()
     return Evidence(
         configured=configured,
         plan=plan,
         probe=None if isinstance(probed, str) else probed,
         undialled=probed if isinstance(probed, str) else "",
-        source=None if where["source"] is None else source.read(where["source"]),
+        source=program,
         report=test,
         metrics=_seen(where["metrics"], watching.scraped),
         rules=_seen(where["prometheus"], watching.rules_of),
-        dashboards=boards,
+        dashboards=boards or grafana,
     )
 
 

@@ -26,7 +26,7 @@ def _places(places: Iterable[object]) -> str:
 def _read(source: Source) -> Iterator[Finding]:
     if source.unread:
         yield Finding.unknown(
-            f"{_places(source.unread)} cannot be read as Python, so what is in it is not known.",
+            f"{_places(source.unread)} cannot be read as Python, and may hold anything.",
             "correct it, or check with the Python that runs it",
         )
 
