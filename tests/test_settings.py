@@ -66,3 +66,33 @@ def test_the_documentation_shows_every_fault_and_every_phase():
         assert f"| `{kind.name}` | {kind.meaning} | {where} | {kind.value or '-'} | {kind.default or '-'} |" in page
     for phase, moment in PHASES.items():
         assert f"| {phase} | {moment} |" in page
+
+
+def test_settings_beside_the_program_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert PoolSettings.load(environ={}) == PoolSettings()
+    (tmp_path / "speechpool.toml").write_text('[pool]\nmax_size = 60\nheartbeat = "none"\n[endpoint]\nregion = "cn"\n')
+    assert PoolSettings.load(environ={}) == PoolSettings(max_size=60, heartbeat=None)
+    environ = {"SPEECHPOOL_POOL__MAX_SIZE": "70", "SPEECHPOOL_POOL__OVERFLOW": "grow", "SPEECHPOOL_POOL__RETRY": "1"}
+    loaded = PoolSettings.load(environ=environ, retry=3)
+    assert loaded == PoolSettings(max_size=70, heartbeat=None, overflow="grow", retry=3)
+    (tmp_path / "other.toml").write_text("[pool]\nmax_size = 5\n")
+    assert PoolSettings.load(environ={"SPEECHPOOL_CONFIG": "other.toml"}).max_size == 5
+    assert PoolSettings.load("other.toml", environ={}).max_size == 5
+
+
+def test_settings_that_cannot_be_loaded_say_why(tmp_path):
+    file = tmp_path / "x.toml"
+    with pytest.raises(SettingsError, match="cannot be read as settings"):
+        PoolSettings.load(file, environ={})
+    for text, words in (
+        ("[pool", "cannot be read as settings"),
+        ("pool = 3", "is no table"),
+        ("[pool]\nmax_sise = 3", "Did you mean 'max_size'"),
+        ('[pool]\nmax_size = "many"', "must be a whole number"),
+    ):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match=words):
+            PoolSettings.load(file, environ={})
+    with pytest.raises(SettingsError, match="must be a whole number"):
+        PoolSettings.load(environ={"SPEECHPOOL_POOL__MAX_SIZE": "6.5"})

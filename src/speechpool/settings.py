@@ -161,9 +161,12 @@ class PoolSettings(CheckedSettings):
         values: dict[str, object] = {}
         if named is not None or file.is_file():
             try:
-                values |= tomllib.loads(file.read_text("utf-8")).get("pool", {})
+                table = tomllib.loads(file.read_text("utf-8")).get("pool", {})
             except (OSError, ValueError) as error:
                 raise SettingsError(f"{file} cannot be read as settings: {error}.") from error
+            if not isinstance(table, dict):
+                raise SettingsError(f"pool in {file} is no table; write [pool], and the settings below it.")
+            values |= table
         for name, text in environ.items():
             if name.startswith(_VARIABLE):
                 values[name.removeprefix(_VARIABLE).lower()] = _number(text)

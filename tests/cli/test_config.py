@@ -7,11 +7,13 @@ import json
 import pytest
 from commands import Serving, error_line, run_here
 
+from speechpool.cli.check import check as check_verb
 from speechpool.cli.configuration import read
 from speechpool.cli.endpoints import Wish, url_of
 from speechpool.cli.sections import settings
 from speechpool.cli.service import service as verb
 from speechpool.errors import SettingsError
+from speechpool.settings import PoolSettings
 
 KEY = "sk-canary"
 GOOD = f'[service]\nport = 9000\napi_key = "{KEY}"\n[endpoint]\nurl = "wss://user:{KEY}@example.com"\n'
@@ -282,3 +284,33 @@ def test_a_url_and_a_region_of_one_place_exclude_each_other():
     assert error.name == "endpoint.region"
     with pytest.raises(SettingsError, match="exclude"):
         Wish(url="ws://h", region="cn").address()
+
+
+# ------------------------------------------------------------------------------------ [pool] and [check]
+def test_the_settings_of_the_checklist_are_its_flags():
+    flags = set(inspect.signature(check_verb).parameters) - {"as_json", *Wish.__dataclass_fields__, "endpoint"}
+    assert {name for section, name in settings() if section == "check"} == flags
+
+
+def test_the_settings_of_a_pool_are_those_of_the_library(config, file):
+    file.write_text('[pool]\nmax_size = 160\nidle_timeout = "none"\n')
+    rows = shown(config("show", "--json", SPEECHPOOL_POOL__MAX_SIZE="170"))
+    assert rows["pool.max_size"] == (170, "environment variable SPEECHPOOL_POOL__MAX_SIZE")
+    assert rows["pool.idle_timeout"] == ("none", "file:speechpool.toml")
+    for each in PoolSettings.describe():
+        if each.name not in {"max_size", "idle_timeout"}:
+            assert rows[f"pool.{each.name}"] == (each.default, "default")
+
+
+def test_mistakes_of_a_pool(config, file):
+    file.write_text('[pool]\nmax_sise = 3\nretry = -1\noverflow = "grwo"\nheartbeat = "soon"\nmin_size = 30\n')
+    told = mistakes(config("check", "--json"))
+    for place, words in {
+        "pool.max_sise": "did you mean max_size?",
+        "pool.retry": "at least 0",
+        "pool.overflow": "grow",
+        "pool.heartbeat": "a number",
+        "pool.min_size": "30 is above max_size = 20",
+    }.items():
+        assert words in told.pop(place)
+    assert told == {}

@@ -60,6 +60,17 @@ def test_the_closed_loop_and_barge_in(service, here, tmp_path):
     assert total["outcomes"].keys() == {"completed", "cancelled"}
 
 
+def test_the_checklist_takes_the_report(service, here, monkeypatch, capsys, tmp_path):
+    here("--url", service.url, "--concurrency", "3", "--seconds", "0.5", "--expect", "foreign<1", "--json", "a.json")
+    done = run_here(
+        monkeypatch, capsys, tmp_path, "check", "--load-report", "a.json", "--peak", "1", "--only", "load", "--json"
+    )
+    (item,) = json.loads(done.stdout)["items"]
+    said = [one["evidence"] for one in item["findings"] if one["verdict"] == "pass"]
+    assert "It went up to 3 tasks at once, 3.00 times the peak of 1." in said
+    assert "All 1 expectations hold." in said
+
+
 def test_peak_measures_the_tasks_first(service, here):
     done = here("--url", service.url, "--peak", "2", "--scale-time", "0.01", "--json", "-")
     assert done.returncode == 0, done.stderr

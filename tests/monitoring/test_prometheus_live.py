@@ -3,68 +3,18 @@
 import asyncio
 import json
 import math
-import os
-import shutil
-import socket
-import subprocess
-import time
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from monitored import ask, get, pool_with_traffic, traffic
 
+from prometheus_process import Prometheus
 from speechpool import monitoring
 from speechpool.limits import LocalQuota
 from speechpool.monitoring import dashboards, rules
 from speechpool.telemetry.histogram import FIRST_PACKET_EDGES
 
-LIMIT = 60.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
-
-
-class Prometheus:
-    def __init__(self, folder, target):
-        program = shutil.which("prometheus")
-        if program is None:
-            assert not os.environ.get("CI"), "prometheus is missing: make tools"
-            pytest.skip("needs prometheus: make tools")
-        (folder / "rules.yml").write_text(rules.written())
-        scrape = {"job_name": "speechpool", "static_configs": [{"targets": [target]}]}
-        every = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        config = {"global": every, "scrape_configs": [scrape], "rule_files": [str(folder / "rules.yml")]}
-        (folder / "prometheus.yml").write_text(json.dumps(config))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self._child = subprocess.Popen(
-            [program, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
-             f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._child.terminate()
-        self._child.wait(20)
-
-    def ask(self, expression):
-        """The samples of an expression: labels and value."""
-        try:
-            _, _, body = get(f"{self.url}/api/v1/query?query={quote(expression)}")
-        except OSError:
-            return []  # not up yet
-        told = json.loads(body)
-        assert told["status"] == "success", (expression, told)
-        return [(one["metric"], float(one["value"][1])) for one in told["data"]["result"]]
-
-    def wait(self, expression, met):
-        end = time.monotonic() + LIMIT
-        while not met(found := self.ask(expression)):
-            assert time.monotonic() < end, (expression, found)
-            time.sleep(0.3)
-        return found
 
 
 def concrete(question):
@@ -79,7 +29,10 @@ def test_it_agrees_with_the_report_and_answers_every_question(tmp_path):
 
     async def main():
         async with pool_with_traffic(1, faults, quota=LocalQuota(400.0), max_size=10, borrow_timeout=0.2) as pool:
-            with monitoring.serve(pool, 0) as monitor, Prometheus(tmp_path, urlsplit(monitor.url).netloc) as prometheus:
+            with (
+                monitoring.serve(pool, 0) as monitor,
+                Prometheus(tmp_path, [urlsplit(monitor.url).netloc], rules.written()) as prometheus,
+            ):
                 await asyncio.to_thread(prometheus.wait, "up", lambda found: found and found[0][1] == 1)
                 for _ in range(40):
                     await traffic(pool, 20)

@@ -138,7 +138,7 @@ def check(
     )  # fmt: skip
     evidence = _gathered(
         _configured(configuration, wish), plan, source=source, load_report=load_report, metrics=metrics or (),
-        dashboards=dashboards, grafana=grafana, prometheus=prometheus, probe=_probed(wish, watch_idle),
+        dashboards=dashboards, grafana=grafana, prometheus=prometheus, probe=lambda: _probed(wish, watch_idle),
     )  # fmt: skip
     checklist = judged(evidence).only(only or [])
     if html is not None:
@@ -175,6 +175,7 @@ def _configured(configuration: Configuration, wish: Wish) -> Configured:
         key=_key(configuration, wish),
         pool=PoolSettings.of(values) if values else None,
         pool_origin=", ".join(origin.removeprefix("file:") for origin in origins),
+        object_pools=java.object_pools(),
         total=total,
         per_host=per_host,
     )
@@ -190,8 +191,8 @@ def _key(configuration: Configuration, wish: Wish) -> Key | None:
     return Key(f"environment variable {_KEY}", safe=True) if os.environ.get(_KEY) else None
 
 
-def _probed(wish: Wish, watch: float) -> Probe | None:
-    """Dial the endpoint, where one is named and there is a key for it."""
+def _probed(wish: Wish, watch: float) -> Probe | str:
+    """Dial the endpoint, or say why not."""
     from speechpool.ops.probe import LOOPBACK, probe
     from speechpool.synthesis import Endpoint
 
@@ -201,10 +202,10 @@ def _probed(wish: Wish, watch: float) -> Probe | None:
     url = wish.address()
     key = wish.key() or os.environ.get(_KEY)
     if url is None:
-        return None
+        return "No endpoint is named, so none was dialled."
     if not key:
         if urlsplit(url).hostname not in LOOPBACK:
-            return None
+            return f"There is no key for {urlsplit(url).hostname}, so it was not dialled."
         key = "local"  # a local service without a key of its own takes any
     named = wish.tls_ca or wish.configured.get("tls_ca")
     tls = client_context(Path(named)) if named and url.startswith("wss:") else None
@@ -217,22 +218,25 @@ def _gathered(configured: Configured, plan: Any, **where: Any) -> Evidence:
     from speechpool.ops import report, source, watching
     from speechpool.ops.evidence import Evidence
 
+    # Files first: what is wrong with them needs no minute of watching.
     test = None if where["load_report"] is None else report.read(where["load_report"])
+    program = None if where["source"] is None else source.read(where["source"])
+    boards = None if where["dashboards"] is None else watching.from_files(where["dashboards"])
     if plan.task_seconds is None and test is not None:
         plan = replace(plan, task_seconds=test.task_seconds)
     token = os.environ.get("GRAFANA_TOKEN")
-    boards = _seen(where["grafana"], lambda url: watching.from_grafana(url, token))
-    if where["dashboards"] is not None:
-        boards = watching.from_files(where["dashboards"])
+    grafana = _seen(where["grafana"], lambda url: watching.from_grafana(url, token))
+    probed = where["probe"]()
     return Evidence(
         configured=configured,
         plan=plan,
-        probe=where["probe"],
-        source=None if where["source"] is None else source.read(where["source"]),
+        probe=None if isinstance(probed, str) else probed,
+        undialled=probed if isinstance(probed, str) else "",
+        source=program,
         report=test,
         metrics=_seen(where["metrics"], watching.scraped),
         rules=_seen(where["prometheus"], watching.rules_of),
-        dashboards=boards,
+        dashboards=boards or grafana,
     )
 
 

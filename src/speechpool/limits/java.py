@@ -18,7 +18,7 @@ from typing import Literal
 from speechpool.errors import SettingsError
 from speechpool.settings import Deadlines, PoolSettings
 
-__all__ = ["OBJECT_POOL_SIZE", "connection_limits", "deadlines", "pool_settings", "proxy"]
+__all__ = ["OBJECT_POOL_SIZE", "connection_limits", "deadlines", "object_pools", "pool_settings", "proxy"]
 
 OBJECT_POOL_SIZE = 500
 """The size that the Java samples give their object pool where the variable is not set."""
@@ -48,6 +48,16 @@ def connection_limits(environ: Mapping[str, str] = os.environ) -> tuple[int | No
     totals = [_whole(environ, name, _MOST_CONNECTIONS) for name in (_POOL_SIZE, _REQUESTS)]
     per_host = _whole(environ, _REQUESTS_PER_HOST, _MOST_CONNECTIONS)
     return min((total for total in totals if total is not None), default=None), per_host
+
+
+def object_pools(environ: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """Return the sizes of object pools that are set, by their variables.
+
+    Raises:
+        SettingsError: A variable holds no whole number from 1 to 1,000,000.
+    """
+    sizes = {name: _whole(environ, name, _MOST_CONNECTIONS) for name in _OBJECTS.values()}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def pool_settings(

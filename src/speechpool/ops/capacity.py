@@ -34,12 +34,13 @@ class _Size:
 def _known(evidence: Evidence) -> Iterator[_Size]:
     """Yield every size that is known, from the strongest evidence: what runs, what is set, what is written."""
     metrics, configured, source = evidence.metrics, evidence.configured, evidence.source
-    running = metrics is not None and not isinstance(metrics, Exception) and bool(metrics.max_size)
-    if metrics is not None and not isinstance(metrics, Exception) and metrics.max_size:
-        names = ", ".join(sorted(metrics.max_size))
-        yield _Size(sum(metrics.max_size.values()), f"the running pool{'s' * (len(metrics.max_size) != 1)} {names}")
+    running = {} if metrics is None or isinstance(metrics, Exception) else metrics.max_size
+    if running:
+        yield _Size(sum(running.values()), f"the running pool{'s' * (len(running) != 1)} {', '.join(sorted(running))}")
     if configured.pool is not None:
         yield _Size(configured.pool.max_size, configured.pool_origin)
+    for name, value in configured.object_pools.items():
+        yield _Size(value, name)
     if source is not None and not running and len(source.pools) == 1 and source.pools[0].size is not None:
         yield _Size(source.pools[0].size, f"{source.pools[0].kind} in {source.pools[0].place}")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from speechpool.errors import ConnectFailed
 from speechpool.settings import PoolSettings
@@ -39,6 +40,7 @@ class Configured:
         key: The key; None: there is none.
         pool: The settings of pools, where any is set.
         pool_origin: Where they are set.
+        object_pools: Sizes of object pools, by the environment variable of the Java SDK that names them.
         total: Most connections of a process, by the environment.
         per_host: Most connections to one host, likewise.
     """
@@ -46,6 +48,7 @@ class Configured:
     key: Key | None = None
     pool: PoolSettings | None = None
     pool_origin: str = ""
+    object_pools: Mapping[str, int] = field(default_factory=dict)
     total: int | None = None
     per_host: int | None = None
 
@@ -71,10 +74,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All of it. A `Failure` stands where something was asked for and could not be seen."""
+    """All of it. A `Failure` stands where something was asked for and could not be seen.
+
+    Attributes:
+        undialled: Why there is no probe.
+    """
 
     configured: Configured
     plan: Plan
+    undialled: str = ""
     probe: Probe | None = None
     source: Source | None = None
     report: LoadTest | None = None

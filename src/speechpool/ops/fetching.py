@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import urllib.error
 import urllib.request
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from speechpool.errors import ConnectFailed, SettingsError, Unauthorized
 
@@ -24,8 +25,9 @@ class Server:
 
     Args:
         what: What it should be, for people: "Prometheus".
-        url: Its URL; one without a scheme means http.
+        url: Its URL, with `user:password@` where it asks for them; one without a scheme means http.
         token: What is sent as `Authorization: Bearer`; None: nothing.
+        access: What to do where it refuses us.
 
     Attributes:
         place: Host and port, for people; never a password or token.
@@ -34,12 +36,17 @@ class Server:
         SettingsError: It is no http or https URL.
     """
 
-    def __init__(self, what: str, url: str, *, token: str | None = None) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise SettingsError(f"{url!r} is no URL of {what}; it looks like http://127.0.0.1:9090/.")
+    def __init__(
+        self, what: str, url: str, *, token: str | None = None, access: str = "write http://USER:PASSWORD@HOST/"
+    ) -> None:
+        parts = _split(url)
+        if parts is None:
+            shown = url.rpartition("@")[2]  # what stands before it may be a password
+            raise SettingsError(f"{shown!r} is no URL of {what}; it looks like http://127.0.0.1:9090/.")
         self.place = parts.netloc.rpartition("@")[2]
-        self._what, self._parts, self._token = what, parts, token
+        self._what, self._access = what, access
+        self._parts = parts._replace(netloc=self.place)
+        self._authorization = f"Bearer {token}" if token else _basic(parts)
 
     @property
     def path(self) -> str:
@@ -64,20 +71,38 @@ class Server:
             ConnectFailed: Nobody answers, or with an error.
             Unauthorized: A token is missing or wrong.
         """
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        request = urllib.request.Request(_url(self._parts, path, query), headers=headers)  # noqa: S310  # http or https
+        request = urllib.request.Request(_url(self._parts, path, query))  # noqa: S310  # http or https, see `_split`
+        if self._authorization:
+            request.add_unredirected_header("Authorization", self._authorization)  # for this host only
         try:
             with urllib.request.urlopen(request, timeout=LIMIT) as answer:  # noqa: S310  # see above
                 body: bytes = answer.read(_LARGEST)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in {401, 403}:
-                    raise Unauthorized(f"{self._what} at {self.place} wants a token (HTTP {error.code}).") from error
+                    said = f"{self._what} at {self.place} lets nobody in without a token or password"
+                    raise Unauthorized(f"{said} (HTTP {error.code}): {self._access}.") from error
                 raise ConnectFailed(f"{self._what} at {self.place} answers {path} with HTTP {error.code}.") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise ConnectFailed(f"{self._what} does not answer at {self.place}: {reason}.") from error
         return body.decode(errors="replace")
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return None
+    return parts if usable else None
+
+
+def _basic(parts: SplitResult) -> str:
+    if parts.username is None:
+        return ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def _url(parts: SplitResult, path: str, query: str) -> str:

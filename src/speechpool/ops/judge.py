@@ -20,8 +20,7 @@ _SKEW_WARN, _SKEW_FAIL = 5.0, 60.0
 _FAR = 0.15
 """Seconds of a TCP round trip that are too many for a region nearby: they are added to each first packet."""
 _CERTIFICATE_DAYS = 14.0
-_NO_ENDPOINT = "No endpoint is named, so none was dialled."
-_NAME_ONE = "add --endpoint URL or --region NAME, or set [endpoint] in speechpool.toml"
+_NAME_ONE = "add --endpoint URL or --region NAME, or set [endpoint] in speechpool.toml; and have a key"
 
 
 def judged(evidence: Evidence) -> Checklist:
@@ -47,7 +46,7 @@ def judged(evidence: Evidence) -> Checklist:
 def _region(evidence: Evidence) -> Iterator[Finding]:
     seen = evidence.probe
     if seen is None:
-        yield Finding.unknown(_NO_ENDPOINT, _NAME_ONE)
+        yield Finding.unknown(evidence.undialled, _NAME_ONE)
         return
     if not seen.secure and not seen.local:
         yield Finding.failed(
@@ -97,7 +96,7 @@ def _ms(seconds: float | None) -> str:
 def _clock(evidence: Evidence) -> Iterator[Finding]:
     seen = evidence.probe
     if seen is None:
-        yield Finding.unknown(_NO_ENDPOINT, _NAME_ONE)
+        yield Finding.unknown(evidence.undialled, _NAME_ONE)
     elif seen.skew is None:
         why = "A proxy is in between" if not seen.direct else f"{seen.host} told no date"
         yield Finding.unknown(f"{why}, so the clocks were not compared.", "look at timedatectl or chronyc tracking")
@@ -117,7 +116,7 @@ def _clock(evidence: Evidence) -> Iterator[Finding]:
 def _idle(evidence: Evidence) -> Iterator[Finding]:
     seen, pool = evidence.probe, evidence.configured.pool
     if seen is None:
-        yield Finding.unknown(_NO_ENDPOINT, _NAME_ONE)
+        yield Finding.unknown(evidence.undialled, _NAME_ONE)
         return
     if seen.handshake is None:
         yield Finding.unknown("The endpoint could not be dialled.", "see the item `region`")

@@ -131,8 +131,10 @@ async def _watched(seen: Probe, ended: asyncio.Event, seconds: float) -> Probe:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await ended.wait()
+    if not ended.is_set():
+        return replace(seen, watched=seconds)
     lasted = time.monotonic() - start
-    return replace(seen, watched=lasted, closed_after=lasted if ended.is_set() else None)
+    return replace(seen, watched=lasted, closed_after=lasted)
 
 
 async def _closed(connector: SpeechConnector, connection: SpeechConnection) -> None:

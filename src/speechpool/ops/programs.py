@@ -26,7 +26,7 @@ def _places(places: Iterable[object]) -> str:
 def _read(source: Source) -> Iterator[Finding]:
     if source.unread:
         yield Finding.unknown(
-            f"{_places(source.unread)} cannot be read as Python, so what is in it is not known.",
+            f"{_places(source.unread)} cannot be read as Python, and may hold anything.",
             "correct it, or check with the Python that runs it",
         )
 
@@ -36,7 +36,12 @@ def key(evidence: Evidence) -> Iterator[Finding]:
     """Judge where the key is kept."""
     found = evidence.configured.key
     into = "set the environment variable DASHSCOPE_API_KEY (from a secret store), and remove it there"
-    if found is None:
+    probe = evidence.probe
+    if found is None and probe is not None and probe.local:
+        yield Finding.unknown(
+            "A service of this machine is used, and no key is set.", "set DASHSCOPE_API_KEY as in production"
+        )
+    elif found is None:
         yield Finding.failed(
             "There is no key: DASHSCOPE_API_KEY is not set.", "set it where the program runs, and here"
         )

@@ -84,7 +84,9 @@ class _Judge:
         self._test = test
         content = test.content
         self._content, self._setting = content, content["setting"]
-        self._peak = float(peak if peak is not None else self._setting.get("peak") or 0.0)
+        # A run of stages or callers has a peak that nobody gave.
+        own = None if self._setting.get("stages") or self._setting.get("concurrency") else self._setting.get("peak")
+        self._peak = float(peak if peak is not None else own or 0.0)
         self._task_seconds = test.task_seconds or task_seconds
         self._again = _AGAIN.format(peak=self._peak or 20)
 

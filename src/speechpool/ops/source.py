@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,8 @@ _TEXTS: Final = frozenset(
 _NAMED_TEXTS: Final = ("Dockerfile", "Makefile", "docker-compose")
 _KEY: Final = re.compile(r"(?<![A-Za-z0-9])sk-(?=[A-Za-z0-9]*\d)[A-Za-z0-9]{16,}")
 """The form of the provider's keys."""
-_NO_KEYS: Final = frozenset({"", "local", "any", "none"})
-"""What a local service without a key is given."""
+_NO_KEYS: Final = frozenset({"", "local", "any", "none", "empty", "test", "dummy"})
+"""What a service without a key is given."""
 _CLOSING: Final = frozenset({"close", "shutdown", "aclose", "__exit__", "__aexit__"})
 _KEEPING: Final = frozenset({"enter_context", "enter_async_context", "closing", "aclosing", "push", "push_async_exit"})
 """Calls that see to the end of what they are given."""
@@ -84,7 +85,7 @@ class Source:
         folder: Its name.
         programs: Python files that were read.
         texts: Other files that were searched for keys.
-        unread: Files that could not be read as Python.
+        unread: Files that could not be read, or not as Python.
         keys: Where keys are written.
         env_keys: Where they are written in a `.env` file.
         pools: Every pool that is made.
@@ -134,7 +135,7 @@ def read(folder: Path) -> Source:
     """Look at everything below `folder`, hidden folders and environments left out.
 
     Raises:
-        SettingsError: There is no such folder, or no file in it.
+        SettingsError: There is no such folder, it cannot be read, or no file is in it.
     """
     if not folder.is_dir():
         raise SettingsError(f"--source {folder} is no folder; name the one with the program in it.")
@@ -142,15 +143,21 @@ def read(folder: Path) -> Source:
     modules = []
     for path in _files(folder):
         name = str(path.relative_to(folder))
-        text = path.read_text("utf-8", errors="replace")
+        try:
+            text = path.read_text("utf-8", errors="replace")
+        except OSError:
+            source.unread.append(name)
+            continue
         if path.suffix != ".py":
             source.texts += 1
             found = source.env_keys if path.name.startswith(".env") else source.keys
             found += [Place(name, number) for number, line in enumerate(text.splitlines(), 1) if _KEY.search(line)]
             continue
         try:
-            modules.append(_Module(name, ast.parse(text)))
-        except (SyntaxError, ValueError):
+            with warnings.catch_warnings(action="ignore"):  # those of the program are its own
+                tree = ast.parse(text)
+            modules.append(_Module(name, tree))
+        except (SyntaxError, ValueError, RecursionError):
             source.unread.append(name)
     if not modules and not source.unread:
         raise SettingsError(f"--source {folder} holds no Python file; name the folder with the program in it.")
@@ -167,7 +174,11 @@ def read(folder: Path) -> Source:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    try:
+        entries = sorted(folder.iterdir())
+    except PermissionError as error:
+        raise SettingsError(f"--source: {folder} cannot be read: {error.strerror}.") from error
+    for path in entries:
         hidden = path.name.startswith(".")
         if path.is_dir() and not path.is_symlink():
             if not hidden and path.name not in _SKIPPED:
@@ -345,4 +356,4 @@ def _argument(call: ast.Call, name: str) -> ast.expr | None:
 
 
 def _is_key(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in _NO_KEYS
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.lower() not in _NO_KEYS

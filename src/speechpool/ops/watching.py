@@ -56,7 +56,7 @@ def scraped(urls: Iterable[str]) -> Metrics:
         raise SettingsError("--metrics needs prometheus-client: pip install 'speechpool[monitoring]'") from error
     metrics = Metrics()
     for url in urls:
-        server = Server("the program with the metrics", url)
+        server = Server("the program with the metrics", url, access="add ?token=TOKEN to its URL")
         path = server.path if server.path.endswith("metrics") else f"{server.path}/metrics"
         try:
             samples = [one for each in text_string_to_metric_families(server.text(path)) for one in each.samples]
@@ -160,7 +160,7 @@ def from_grafana(url: str, token: str | None) -> Dashboards:
         ConnectFailed: Nobody answers, or what answers is no Grafana.
         Unauthorized: The token is missing or wrong.
     """
-    server = Server("Grafana", url, token=token)
+    server = Server("Grafana", url, token=token, access="put the token of a service account into GRAFANA_TOKEN")
     try:
         uids = [one["uid"] for one in server.json("/api/search", f"type=dash-db&limit={_MOST}")]
         pages = [server.json(f"/api/dashboards/uid/{quote(str(uid))}")["dashboard"] for uid in uids]
