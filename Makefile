@@ -56,8 +56,10 @@ check: $(READY)  ## Style, types and floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(READY)  ## Measure the cost of a task beside bare picows and the official SDK
-	$(BIN)/python benchmarks/task_cost.py
+bench: $(READY)  ## All benchmarks, beside other pools and the official SDK, into docs/benchmarks.md (25 minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' || \
+		echo "LiveKit's pool and aio-websocket-pool cannot be installed here; they are left out."
+	$(BIN)/python benchmarks/run.py
 
 docs: $(READY)  ## These pages as a site, in site/; a link that leads nowhere ends it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site

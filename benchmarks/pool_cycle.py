@@ -8,6 +8,8 @@ cycle is borrow, one `await asyncio.sleep(0)` with the connection, return.
   psycopg           psycopg_pool.AsyncConnectionPool: getconn, putconn. Waits for 30 s at most, its default
   asyncpg           asyncpg.Pool: acquire, release. Told to wait for 30 s at most
   asyncpg_no_limit  the same by its default, which may wait for ever; for information, no other pool here does that
+  livekit           livekit.agents.utils.ConnectionPool: get, put. It has no limit, and opens a connection where ours
+                    lets wait, so only where nobody waits; left out without the extra [bench]
   semaphore         asyncio.Semaphore and a deque: what waiting for a turn costs without any pool
 
   contended         32 tasks on 16 connections: half of the borrowers wait
@@ -185,6 +187,29 @@ async def asyncpg(timeout=TIMEOUT):
 
 
 @contextlib.asynccontextmanager
+async def livekit():
+    from livekit.agents.utils import ConnectionPool
+
+    opened = 0
+
+    async def connect(_timeout):
+        nonlocal opened
+        opened += 1
+        return Connection()
+
+    async def task(cycles):
+        for _ in cycles:
+            connection = await pool.get(timeout=TIMEOUT)
+            await asyncio.sleep(0)
+            pool.put(connection)
+
+    pool = ConnectionPool(connect_cb=connect)
+    yield task
+    await pool.aclose()
+    assert opened == CONNECTIONS, opened
+
+
+@contextlib.asynccontextmanager
 async def semaphore():
     turn = asyncio.Semaphore(CONNECTIONS)
     idle = deque(Connection() for _ in range(CONNECTIONS))
@@ -205,8 +230,16 @@ POOLS = {
     "psycopg": psycopg,
     "asyncpg": asyncpg,
     "asyncpg_no_limit": lambda: asyncpg(timeout=None),
+    "livekit": livekit,
     "semaphore": semaphore,
 }
+if importlib.util.find_spec("livekit") is None:
+    del POOLS["livekit"]
+
+
+def rivals(load):
+    """Return the other pools that do the same work under a load."""
+    return [name for name in POOLS if name != "speechpool" and (name != "livekit" or load == "uncontended")]
 
 
 # ------------------------------------------------------------------------------------ measuring
@@ -223,12 +256,13 @@ async def run(task, tasks, cycles):
 
 async def measure(repeats, cycles):
     """Cycles per second of each pool in each repeat, by load."""
-    rates = {load: {name: [] for name in POOLS} for load in TASKS}
+    rates = {load: {name: [] for name in ("speechpool", *rivals(load))} for load in TASKS}
     async with contextlib.AsyncExitStack() as stack:
         made = {name: await stack.enter_async_context(make()) for name, make in POOLS.items()}
         for repeat in range(repeats):
             for load, tasks in TASKS.items():
-                for name in made if repeat % 2 == 0 else reversed(made):
+                names = ["speechpool", *rivals(load)]
+                for name in names if repeat % 2 == 0 else reversed(names):
                     await run(made[name], tasks, WARM_UP)
                     rates[load][name].append(cycles / await run(made[name], tasks, cycles))
     return rates
@@ -283,7 +317,7 @@ def ratio_to(rates, name):
 
 
 def report(rates, overtakings):
-    ratios = {load: {name: ratio_to(rates[load], name) for name in POOLS if name != "speechpool"} for load in TASKS}
+    ratios = {load: {name: ratio_to(rates[load], name) for name in rivals(load)} for load in TASKS}
     contended = ratios["contended"]
     reached = {
         "faster_real_pool": min(contended[name][0] for name in REAL_POOLS),
@@ -299,7 +333,8 @@ def report(rates, overtakings):
         "goals": GOALS,
         "met": {name: reached[name] >= goal for name, goal in GOALS.items()} | {"no_overtaking": overtakings == 0},
         "overtakings": overtakings,
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES + ("livekit-agents",) * ("livekit" in POOLS)},
     }
 
 
@@ -308,6 +343,9 @@ def show(result, repeats, cycles, loop):
     for name in POOLS:
         row = f"{name:22}"
         for load, rates in result["cycles_per_second"].items():
+            if name not in rates:
+                row += f"{'-':>12}{'':20}"
+                continue
             median, low, high = result["ratios"][load].get(name, (None, None, None))
             ratio = "" if median is None else f"{median:.2f} ({low:.2f} - {high:.2f})"
             row += f"{rates[name]:12,}{ratio:>20}"

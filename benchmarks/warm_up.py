@@ -108,14 +108,17 @@ async def one_by_one(port):
 
 
 async def measure_ours(port, slow_port, repeats):
-    """Median seconds by row."""
+    """Median seconds by row, and `spread`, the lowest and the highest of each."""
     rows = {"one_by_one": [], "delayed_default": [], "delayed_many": [], "ours": []}
     for _ in range(repeats):
         rows["one_by_one"].append(await one_by_one(slow_port))
         rows["delayed_default"].append(await pool_ready(slow_port, DEFAULT_OPENING))
         rows["delayed_many"].append(await pool_ready(slow_port, MANY_OPENING))
         rows["ours"].append(await pool_ready(port, DEFAULT_OPENING))
-    return {name: statistics.median(values) for name, values in rows.items()}
+    figures = {name: statistics.median(values) for name, values in rows.items()}
+    ratios = [many / ten for many, ten in zip(rows["delayed_many"], rows["one_by_one"], strict=True)]
+    spread = {name: [min(values), max(values)] for name, values in rows.items()}
+    return figures | {"many_over_one_by_one": statistics.median(ratios), "spread": spread}
 
 
 def measure(repeats, official):

@@ -68,6 +68,11 @@ class Wish:
         """Whose machine it is; None: ours."""
         return None if self.url is None or is_local(self.url) else urlsplit(self.url).hostname
 
+    @property
+    def size(self) -> int:
+        """Connections of each target."""
+        return self.max_size or size_for(max(self.peak, self.concurrency or 0))
+
     def shown(self) -> dict[str, Any]:
         """Return what the report says of it: no key, no text, no path, and of the URL the host only."""
         hidden = {"api_key", "texts"}
@@ -113,7 +118,7 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """Return the report, with the verdicts."""
-        more = {"task_seconds": self._task_seconds, "size": self._wish.max_size or size_for(self._wish.peak)}
+        more = {"task_seconds": self._task_seconds, "size": self._wish.size}
         limits = [one.limit for one in self._expectations if (one.name, one.mark) == ("first_packet", "p99")]
         report = summary(self.result, self._stages, self._wish.shown() | more, limit=min(limits, default=SLOW))
         if self._swept is not None:
@@ -206,8 +211,7 @@ class Run:
     async def _setup(self) -> AsyncIterator[Setup]:
         wish = self._wish
         async with self._service() as (url, key), _behind_faults(url, wish.faults) as reached:
-            size = wish.max_size or size_for(max(wish.peak, wish.concurrency or 0))
-            yield Setup(url=reached, api_key=key, model=wish.model, voice=wish.voice, size=size)
+            yield Setup(url=reached, api_key=key, model=wish.model, voice=wish.voice, size=wish.size)
 
     @asynccontextmanager
     async def _service(self) -> AsyncIterator[tuple[str, str]]:
