@@ -15,7 +15,20 @@ from speechpool.cli.app import build
 
 __all__ = ["check", "commands", "transcript"]
 
-UNCHECKED = {"cd", "curl", "docker", "export", "ffplay", "helm", "kill", "kubectl", "promtool", "ulimit", "uvicorn"}
+UNCHECKED = {
+    ".",
+    "cd",
+    "curl",
+    "docker",
+    "export",
+    "ffplay",
+    "helm",
+    "kill",
+    "kubectl",
+    "promtool",
+    "ulimit",
+    "uvicorn",
+}
 """Other people's programs."""
 command_line = functools.cache(lambda: typer.main.get_command(build()))
 
@@ -82,6 +95,8 @@ def check(words):
 def check_verb(arguments):
     """Parse the arguments as `speechpool` would, with every type and range, and run nothing."""
     command, name = command_line(), "speechpool"
+    if arguments == ["--help"]:
+        return
     parent = None
     while True:
         group = isinstance(command, click.Group)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -22,9 +23,10 @@ NOT_RUN = 0
 LIMIT = 60
 
 
-def of(*languages):
+def of(*languages, slow=False):
+    """Those blocks; where that costs time, the slow ones are left to `make test-slow`."""
     return [
-        pytest.param(block, id=block.place, marks=[pytest.mark.slow] if block.wish("slow") is not None else [])
+        pytest.param(block, id=block.place, marks=[pytest.mark.slow] if slow and block.wish("slow") is not None else [])
         for block in BLOCKS
         if block.language in languages
     ]
@@ -38,8 +40,22 @@ def environment(**more):
 
 @pytest.fixture(scope="module")
 def port():
+    """Of a service that speaks as fast as it can."""
+    with serving("unpaced") as port:
+        yield port
+
+
+@pytest.fixture
+def healthy_port():
+    """Of a service with the delays that readers see."""
+    with serving("healthy") as port:
+        yield port
+
+
+@contextmanager
+def serving(profile):
     command = [sys.executable, "-m", "speechpool", "service", "--port", "0", "--json", "--submission-rate", "none"]
-    command += ["--engine", "replay", "--profile", "unpaced", "--max-first-audio", "none"]
+    command += ["--engine", "replay", "--profile", profile, "--max-first-audio", "none"]
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
     ) as it:
@@ -76,18 +92,20 @@ def test_commands_exist_with_their_options(block, tmp_path, monkeypatch):
         check(words)
 
 
-@pytest.mark.parametrize("block", of("console"))
-def test_transcripts_are_true(block, port, tmp_path):
+@pytest.mark.parametrize("block", of("console", slow=True))
+def test_transcripts_are_true(block, request, tmp_path):
+    slow = block.wish("slow") is not None
+    port = request.getfixturevalue("healthy_port" if slow else "port")
     for command, printed in transcript(block):
         done = subprocess.run(
             command.replace("8765", port),
             shell=True,
             cwd=tmp_path,
-            env=environment(SPEECHPOOL_SAY__ENDPOINT=f"ws://127.0.0.1:{port}"),
+            env=environment(SPEECHPOOL_ENDPOINT__URL=f"ws://127.0.0.1:{port}"),
             capture_output=True,
             text=True,
             check=False,
-            timeout=LIMIT,
+            timeout=110 if slow else LIMIT,
         )
         expected, seen = plain(printed), plain(done.stdout + done.stderr).replace(port, "8765")
         if block.wish("numbers differ") is not None:

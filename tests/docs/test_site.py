@@ -57,3 +57,15 @@ def test_every_public_name_is_in_the_reference():
     named = set(re.findall(r"^::: speechpool\.(\w+)$", pages, re.MULTILINE))
     named |= set(speechpool.errors.__all__) if "::: speechpool.errors" in pages else set()
     assert not set(speechpool.__all__) - named
+
+
+def test_the_page_on_the_official_pool_proves_each_of_its_34_defects():
+    claimed = re.findall(r"test_defects\.py::test_d(\d\d)_", (ROOT / "docs/why.md").read_text())
+    assert {int(number) for number in claimed} == set(range(1, 35))
+
+
+def test_every_named_file_and_test_exists():
+    for page in ROOT.glob("docs/**/*.md"):
+        for name, test in re.findall(r"`((?:tests|examples|benchmarks)/[\w./-]+\.\w+)(?:::(\w+))?`", page.read_text()):
+            assert (ROOT / name).is_file(), (page.name, name)
+            assert not test or re.search(rf"\b{test}\b", (ROOT / name).read_text()), (page.name, name, test)
