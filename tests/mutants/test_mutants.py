@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mutation import PROMISES, Misfit, read, read_all
+
 from run import judge, pytest_in
 
 HERE = Path(__file__).resolve().parent
