@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import math
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -156,6 +155,8 @@ class PoolSettings(CheckedSettings):
         Raises:
             SettingsError: The file cannot be read, or a value is wrong.
         """
+        import tomllib  # here, because `import speechpool` is to be quick
+
         named = path or environ.get("SPEECHPOOL_CONFIG")
         file = Path(named or "speechpool.toml")
         values: dict[str, object] = {}

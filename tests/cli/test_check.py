@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+import signal
 import time
 
 import pytest
 import trustme
 from checked import KEY, PROGRAM, Checked, deployment, evidence
-from commands import Serving, error_line, run_here
+from commands import Serving, error_line, run_here, started, until
 
+from speechpool.cli.check import _NAMES
 from speechpool.ops.checklist import BRIEF, TITLES
 from speechpool.service import ServiceSettings
 
@@ -238,6 +240,22 @@ def test_people_get_a_list_and_a_page(checked):
     assert page.count('<li class="item"') == len(TITLES)
     assert "://" not in page.replace("wss://", "")
     assert "<script" not in page
+
+
+def test_ctrl_c_and_sigterm_end_the_watch(tmp_path):
+    with Serving("marker") as service:
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            with started("check", "--endpoint", service.url, "--watch-idle", "600", cwd=tmp_path) as process:
+                until(lambda: service.counts.connections)
+                process.send_signal(number)
+                _, err = process.communicate(timeout=20)
+                assert process.returncode == code, err
+                assert len(err.splitlines()) == 1
+            service.counts.connections = 0
+
+
+def test_the_help_names_every_item():
+    assert _NAMES.split(", ") == list(TITLES)
 
 
 def test_what_cannot_be_used_is_one_line(monkeypatch, capsys, tmp_path):

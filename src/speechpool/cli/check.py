@@ -29,6 +29,7 @@ __all__ = ["register"]
 _Seen = TypeVar("_Seen")
 _KEY: Final = "DASHSCOPE_API_KEY"
 _COLOURS: Final = {"pass": "green", "warn": "yellow", "fail": "red", "not checked": "bright_black"}
+_NAMES: Final = "key, sizes, rate, failed, shutdown, region, monitoring, load, retries, alerts, idle, clock"
 _SERVICE, _PLAN, _PROOF, _RESULT = "Endpoint", "What is expected", "Where the evidence is", "Result"
 
 
@@ -103,7 +104,7 @@ def check(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Judge this item only; repeatable.", rich_help_panel=_RESULT),
+        typer.Option(metavar="NAME", help=f"Judge this item only; repeatable. {_NAMES}.", rich_help_panel=_RESULT),
     ] = None,
     strict: Annotated[
         bool,
@@ -118,8 +119,8 @@ def check(
 ) -> None:
     """Go through the production checklist, and say for each item what proves it, or what to do.
 
-    An item is pass, warn, fail or "not checked"; without evidence it is never a pass. The endpoint is dialled, but
-    nothing is spoken. Leaves with 99 where an item fails. Flags may stand in [check] of speechpool.toml.
+    An item is pass, warn, fail or "not checked"; without evidence it is never a pass. Leaves with 99 where one fails.
+    The endpoint is dialled, but nothing is spoken. All flags may stand in speechpool.toml, section "check".
     """
     from speechpool.ops.evidence import Plan
     from speechpool.ops.judge import judged

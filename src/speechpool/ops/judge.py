@@ -67,7 +67,7 @@ def _where(seen: Probe) -> str:
 def _times(seen: Probe) -> str:
     parts = [f"handshake {_ms(seen.handshake)}"]
     if seen.lookup is not None:
-        parts.append(f"DNS {_ms(seen.lookup)} ({len(seen.addresses)} addresses)")
+        parts.append(f"DNS {_ms(seen.lookup)} ({', '.join(seen.addresses[:3])})")
     if seen.connect is not None:
         parts.append(f"TCP {_ms(seen.connect)}")
     if seen.tls is not None:
