@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -79,6 +80,7 @@ def load(  # noqa: PLR0917  # flags
     )  # fmt: skip
     _check(wish, owned=i_own_this_target)
     raise_soft_limit()
+    gc.freeze()  # what is loaded by now stays: looking through it again would only make tasks late
     one = Run(wish, expectations)
     run(one.go())
     report, records = one.report(), one.result.records
