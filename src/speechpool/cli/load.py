@@ -57,6 +57,7 @@ def load(  # noqa: PLR0917  # flags
     jsonl: flags.Jsonl = None,
     csv: flags.Csv = None,
     html: flags.Html = None,
+    show_schema: flags.Schema = False,  # noqa: ARG001  # its callback does all
 ) -> None:
     """Load a service with speech, up to twice the expected peak, and say how a listener would have fared.
 
