@@ -1,9 +1,13 @@
 """`speechpool load` against a service that runs."""
 
+import copy
 import csv
+import functools
 import json
 import signal
+from importlib.resources import files
 
+import jsonschema
 import pytest
 from commands import Serving, error_line, run_here, started
 
@@ -21,13 +25,43 @@ def here(monkeypatch, capsys, tmp_path):
     return lambda *arguments: run_here(monkeypatch, capsys, tmp_path, "load", *arguments)
 
 
+@functools.cache
+def schema():
+    text = files("speechpool.load").joinpath("report.schema.json").read_text("utf-8")
+    jsonschema.Draft202012Validator.check_schema(json.loads(text))
+    return jsonschema.Draft202012Validator(json.loads(text))
+
+
+def valid(text):
+    """A report, which has the form that is promised."""
+    report = json.loads(text)
+    schema().validate(report)
+    return report
+
+
+def test_the_schema_is_shown_and_refuses_what_is_no_report(here, service):
+    assert json.loads(here("--schema").stdout) == schema().schema
+    report = valid(here("--url", service.url, "--stages", "200ms:20", "--json", "-").stdout)
+    for spoil in (
+        lambda one: one.update(version=2),
+        lambda one: one.pop("tester"),
+        lambda one: one["targets"]["pool"]["total"].pop("reuse"),
+        lambda one: one["targets"]["pool"]["total"].update(surprise=1),
+        lambda one: one["targets"]["pool"]["stages"][0].update(rate="fast"),
+        lambda one: one["targets"]["pool"]["total"]["first_packet"].update(p50=-1),
+    ):
+        spoilt = copy.deepcopy(report)
+        spoil(spoilt)
+        assert not schema().is_valid(spoilt)
+
+
 def test_a_short_run_reports_and_its_expectations_hold(service, here, tmp_path):
     done = here(
         "--url", service.url, "--stages", "1s:20,1s:40", "--target", "pool,fresh", "--json", "a.json", "--jsonl", "a.jsonl", "--html", "a.html",
         "--expect", "error_rate<0.1%", "--expect", "first_packet.p99<5s", "--expect", "foreign<1",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "a.json").read_text())
+    report = valid((tmp_path / "a.json").read_text())
     records = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     pool, fresh = report["targets"]["pool"]["total"], report["targets"]["fresh"]["total"]
     assert pool["tasks"] == fresh["tasks"] == len(records) / 2 > 30
@@ -46,7 +80,7 @@ def test_a_short_run_reports_and_its_expectations_hold(service, here, tmp_path):
 def test_an_expectation_that_fails_ends_with_99(service, here):
     done = here("--url", service.url, "--stages", "500ms:20", "--expect", "reuse<5%", "--json", "-")
     assert done.returncode == 99
-    assert json.loads(done.stdout)["expectations"][0]["holds"] is False
+    assert valid(done.stdout)["expectations"][0]["holds"] is False
 
 
 def test_the_closed_loop_and_barge_in(service, here, tmp_path):
@@ -56,7 +90,7 @@ def test_the_closed_loop_and_barge_in(service, here, tmp_path):
     flags = ("--concurrency", "3", "--seconds", "1", "--barge-in", "0.5", "--texts", "texts")
     done = here("--url", service.url, *flags, "--json", "-")
     assert done.returncode == 0
-    total = json.loads(done.stdout)["targets"]["pool"]["total"]
+    total = valid(done.stdout)["targets"]["pool"]["total"]
     assert total["outcomes"].keys() == {"completed", "cancelled"}
 
 
@@ -74,7 +108,7 @@ def test_the_checklist_takes_the_report(service, here, monkeypatch, capsys, tmp_
 def test_peak_measures_the_tasks_first(service, here):
     done = here("--url", service.url, "--peak", "2", "--scale-time", "0.01", "--json", "-")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = valid(done.stdout)
     stages = report["targets"]["pool"]["stages"]
     assert [stage["name"] for stage in stages] == ["warm-up", "0.5x", "1x", "1.5x", "2x", "2x hold", "1x again"]
     assert stages[2]["rate"] == pytest.approx(2 / report["setting"]["task_seconds"])
@@ -95,7 +129,7 @@ def test_the_official_sdk_beside_ours(service, here, tmp_path):
     )
     done = here("--url", service.url, *flags, "--expect", "error_rate<0.1%", "--expect", "foreign<1", "--json", "-")
     assert done.returncode == 0, done.stdout + done.stderr
-    targets = json.loads(done.stdout)["targets"]
+    targets = valid(done.stdout)["targets"]
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
     for name in ("pool", "sdk", "sdk-pool"):
@@ -117,7 +151,7 @@ def test_an_sdk_that_hangs_holds_nobody_up(here, monkeypatch):
     monkeypatch.setattr("speechpool.load.sdk.LIMIT", 0.5)
     with Serving("marker", faults=Faults.parse(["stall@mid-audio"])) as hanging:
         done = here("--url", hanging.url, "--stages", "200ms:20", "--target", "sdk", "--max-size", "10", "--json", "-")
-    total = json.loads(done.stdout)["targets"]["sdk"]["total"]
+    total = valid(done.stdout)["targets"]["sdk"]["total"]
     assert total["outcomes"] == {"failed": total["tasks"]}
     assert total["errors"].keys() <= {"TimeoutError", "Hangs"}
 
@@ -126,14 +160,14 @@ def test_workers_share_the_work(service, here):
     flags = ("--rate", "40", "--seconds", "1", "--workers", "2", "--max-size", "20")
     done = here("--url", service.url, *flags, "--json", "-")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = valid(done.stdout)
     total = report["targets"]["pool"]["total"]
     alone = json.loads(here("--url", service.url, *flags[:4], "--json", "-").stdout)["targets"]["pool"]["total"]
     assert total["outcomes"] == {"completed": total["tasks"]}
     assert (total["tasks"], total["characters"]) == (alone["tasks"], alone["characters"]) > (20, 500)  # the same plan
     assert report["targets"]["pool"]["stages"][0]["utilisation"] > 0
     closed = here("--url", service.url, "--concurrency", "3", "--seconds", "0.5", "--workers", "2", "--json", "-")
-    assert json.loads(closed.stdout)["targets"]["pool"]["total"]["outcomes"].keys() == {"completed"}
+    assert valid(closed.stdout)["targets"]["pool"]["total"]["outcomes"].keys() == {"completed"}
 
 
 def test_a_worker_that_cannot_begin_says_why(here):
@@ -147,7 +181,7 @@ def test_a_bad_network_and_callers_of_all_kinds(service, here):
     flags = ("--fault", "latency@both:30ms", "--slow", "0.3", "--tokens-per-second", "200", "--barge-in", "0.2")
     done = here("--url", service.url, "--rate", "20", "--seconds", "1", *flags, "--json", "-")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = valid(done.stdout)
     total = report["targets"]["pool"]["total"]
     assert total["outcomes"].keys() == {"completed", "cancelled"}
     assert total["first_packet"]["p50"] > 0.12  # two round trips of 60 ms, the words come meanwhile
@@ -162,7 +196,7 @@ def test_a_sweep_ends_at_what_holds(service, here):
     flags = ("--peak", "2", "--max-size", "2", "--seconds", "0.3", "--sweep", "--expect", "tasks<12")
     done = here("--url", service.url, *flags, "--arrivals", "constant", "--json", "-")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = valid(done.stdout)
     # 0.3 s bring at most 11 tasks below 40 a second.
     assert report["sweep"]["rate"] == pytest.approx(38, rel=0.06)
     assert report["sweep"]["because"] == ["tasks<12"]
@@ -177,7 +211,7 @@ def test_a_sweep_ends_at_what_holds(service, here):
 
 def test_a_soak_is_told_in_parts(service, here):
     done = here("--url", service.url, "--peak", "2", "--soak", "1.2", "--json", "-")
-    stages = json.loads(done.stdout)["targets"]["pool"]["stages"]
+    stages = valid(done.stdout)["targets"]["pool"]["stages"]
     assert [stage["name"] for stage in stages] == ["warm-up", *(f"part {n} of 6" for n in range(1, 7))]
 
 
@@ -205,7 +239,7 @@ def test_ctrl_c_ends_with_a_report_of_what_there_is(service, tmp_path):
         child.send_signal(signal.SIGINT)
         out, _ = child.communicate(timeout=30)
     assert child.returncode == 130
-    report = json.loads((tmp_path / "a.json").read_text())
+    report = valid((tmp_path / "a.json").read_text())
     assert report["interrupted"] is True
     assert report["targets"]["pool"]["total"]["tasks"] > 0
     assert b"all judged" in out

@@ -1,11 +1,21 @@
 """What a load test shows, with the command line that shows it: each against a service of its own, on this machine."""
 
 import json
+import math
+import os
+import random
 import re
+import resource
+import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
+from statistics import fmean
 
 import pytest
+
+from speechpool.service.engines.replay import PROFILES, spoken_seconds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 ROUND_TRIP = 0.05
@@ -18,6 +28,84 @@ def load(folder, *arguments, codes=(0,)):
     assert done.returncode in codes, done.stdout + done.stderr
     sys.stdout.write(done.stdout)
     return json.loads((folder / "report.json").read_text()), (folder / "report.html").read_text()
+
+
+# ------------------------------------------------------------------------------------------ twice the peak
+EXPECTED = ("first_packet.p99@2x<500ms", "first_packet.p99@2x hold<500ms", "error_rate<0.1%", "reuse>99%", "foreign<1")
+
+
+def test_twice_a_peak_of_300_on_two_cores_and_the_page_tells_the_same_numbers(tmp_path, in_a_browser):
+    flags = [flag for text in EXPECTED for flag in ("--expect", text)]
+    with Others() as others:
+        report, _ = load(tmp_path, "--peak", "300", "--scale-time", "0.2", *flags, codes=(0, 99))
+    if report["tester"]["invalid"] and others.busy > 0.3:
+        pytest.skip(f"other programs took {others.busy:.0%} of the machine: {report['tester']['invalid']}")
+    assert all(one["holds"] for one in report["expectations"])
+    assert len(report["expectations"]) == len(EXPECTED)
+    pool = report["targets"]["pool"]
+    assert [stage["name"] for stage in pool["stages"]][4:6] == ["2x", "2x hold"]
+    assert pool["stages"][5]["tasks"] > 1000
+    assert report["tester"]["processor"] < 0.9
+    assert pool["recovery"]["seconds"] is not None
+
+    cells, text, problems = in_a_browser(tmp_path / "report.html")
+    assert problems == []
+    rows = {row[0]: row[1:] for row in cells}
+    for stage in (*pool["stages"], {"name": "all judged", **pool["total"]}):
+        shown = rows[stage["name"]]
+        assert shown[0] == f"{stage['tasks']:,}"
+        for at, name in ((2, "error_rate"), (3, "reuse"), (4, "goodput")):
+            assert shown[at] == f"{stage[name]:.2%}"
+        delays = [stage[name][mark] for name in ("first_packet", "end_to_end") for mark in ("p50", "p95", "p99")]
+        assert shown[-6:] == [f"{1000 * delay:.1f} ms" for delay in delays]
+    for one in report["expectations"]:
+        assert rows[one["expectation"]] == ["pool", f"{one['value']:,.4g}", "holds"]
+    assert f"{1000 * pool['total']['first_packet']['mean']:.1f} ms" in text  # beside the bar
+
+
+class Others:
+    """How much of the machine programs took that are none of ours."""
+
+    def __enter__(self):
+        self._before = self._spent()
+        return self
+
+    def __exit__(self, *_):
+        all_, ours, at = (after - before for after, before in zip(self._spent(), self._before, strict=True))
+        self.busy = (all_ - ours) / at / os.cpu_count()
+
+    @staticmethod
+    def _spent():
+        fields = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
+        ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+        return busy, ours.ru_utime + ours.ru_stime, time.monotonic()
+
+
+@pytest.fixture
+def in_a_browser():
+    """Open a page without a network; return its cells, its text, and what the browser complains of."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        assert not os.environ.get("CI"), "needs chromium (make tools)"
+        pytest.skip("needs chromium (make tools)")
+    sync_api = pytest.importorskip("playwright.sync_api")
+
+    def look(path):
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_context(offline=True).new_page()
+            problems = []
+            page.on("console", lambda message: problems.append(message.text))
+            page.on("request", lambda request: request.url == path.as_uri() or problems.append(request.url))
+            page.goto(path.as_uri())
+            script = "[...document.querySelectorAll('tr')].map(row => [...row.querySelectorAll('td')].map(one => one.textContent))"
+            cells = [row for row in page.evaluate(script) if row]
+            text = page.evaluate("document.body.textContent")
+            browser.close()
+        return cells, text, problems
+
+    return look
 
 
 # ------------------------------------------------------------------------------------------ pool, fresh, sdk
@@ -50,3 +138,27 @@ def test_a_warm_pool_costs_two_round_trips_and_the_page_shows_what_others_cost(t
         assert long[name] / long["pool"] == pytest.approx(mean / totals["pool"]["first_packet"]["mean"], rel=0.02)
         if name != "pool":
             assert f"{1000 * (mean - totals['pool']['first_packet']['mean']):.1f} ms more than pool" in page
+
+
+# ------------------------------------------------------------------------------------------ the knee
+TEXT = "Your order left the warehouse this morning."
+CONNECTIONS = 40
+
+
+def test_the_sweep_finds_the_knee_of_the_model(tmp_path):
+    # A task holds its connection for the drawn delay, and for the time that its chunks take.
+    draws = random.Random(1)
+    pace = [PROFILES["healthy"](draws) for _ in range(20_000)]
+    chunks = math.ceil(spoken_seconds(TEXT) / (0.1 / pace[0].factor))
+    seconds = fmean(one.delay for one in pace) + 0.1 * chunks
+    expected = CONNECTIONS / seconds
+
+    (tmp_path / "texts").write_text(TEXT)
+    flags = ("--texts", "texts", "--peak", "20", "--max-size", str(CONNECTIONS), "--arrivals", "constant")
+    report, _ = load(tmp_path, *flags, "--sweep", "--seconds", "5")
+    found = report["sweep"]["rate"]
+    sys.stdout.write(f"the model says {expected:.1f} tasks a second, found were {found:.1f}\n")
+    assert found == pytest.approx(expected, rel=0.1)
+    assert report["sweep"]["because"]
+    assert report["sweep"]["fails_at"] <= 1.05 * found
+    assert report["sweep"]["tasks_at_once"] == pytest.approx(CONNECTIONS, rel=0.15)

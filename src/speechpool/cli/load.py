@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -56,6 +57,7 @@ def load(  # noqa: PLR0917  # flags
     jsonl: flags.Jsonl = None,
     csv: flags.Csv = None,
     html: flags.Html = None,
+    show_schema: flags.Schema = False,  # noqa: ARG001  # its callback does all
 ) -> None:
     """Load a service with speech, up to twice the expected peak, and say how a listener would have fared.
 
@@ -79,6 +81,7 @@ def load(  # noqa: PLR0917  # flags
     )  # fmt: skip
     _check(wish, owned=i_own_this_target)
     raise_soft_limit()
+    gc.freeze()  # what is loaded by now stays: looking through it again would only make tasks late
     one = Run(wish, expectations)
     run(one.go())
     report, records = one.report(), one.result.records

@@ -25,6 +25,7 @@ __all__ = [
     "Peak",
     "Rate",
     "ScaleTime",
+    "Schema",
     "Seconds",
     "Seed",
     "Slow",
@@ -54,6 +55,14 @@ _TARGET: Final = (
     "What is measured, side by side: pool (ours), fresh (a connection for each task), sdk (the official SDK), sdk-pool "
     "(its object pool); e.g. pool,fresh,sdk."
 )
+
+
+def _show_schema(wanted: bool) -> None:
+    if wanted:
+        from importlib.resources import files
+
+        typer.echo(files("speechpool.load").joinpath("report.schema.json").read_text("utf-8"), nl=False)
+        raise typer.Exit
 
 
 def _option(panel: str, text: str, *names: str, **options: Any) -> Any:
@@ -129,7 +138,11 @@ Seed = Annotated[int, _option(_CALLERS, "Of arrivals and callers: the same one g
 Expect = Annotated[list[str] | None, _option(_REPORT, _EXPECT, metavar="EXPR")]
 JsonFile = Annotated[
     Path | None,
-    _option(_REPORT, "The report; -: standard output. Its schema is in docs/load.md.", "--json", metavar="FILE"),
+    _option(_REPORT, "The report; -: standard output. Its form is that of --schema.", "--json", metavar="FILE"),
+]
+Schema = Annotated[
+    bool,
+    _option(_REPORT, "Show the JSON Schema of the report and leave.", "--schema", callback=_show_schema, is_eager=True),
 ]
 Jsonl = Annotated[Path | None, _option(_REPORT, "A line of JSON for each task.", metavar="FILE")]
 Csv = Annotated[Path | None, _option(_REPORT, "The same as a table.", metavar="FILE")]
