@@ -60,7 +60,7 @@ bench: $(READY)  ## Measure the cost of a task beside bare picows and the offici
 	$(BIN)/python benchmarks/task_cost.py
 
 docs: $(READY)  ## These pages as a site, in site/; a link that leads nowhere ends it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo site/index.html
 
 clean:  ## Remove the environment and everything made
