@@ -62,7 +62,7 @@ bench: $(READY)  ## All benchmarks, beside other pools and the official SDK, int
 	$(BIN)/python benchmarks/run.py
 
 docs: $(READY)  ## These pages as a site, in site/; a link that leads nowhere ends it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo site/index.html
 
 clean:  ## Remove the environment and everything made

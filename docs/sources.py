@@ -26,7 +26,9 @@ log = logging.getLogger("mkdocs.hooks.sources")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each file that some page names."""
+    """Add a page for each file that some page names, and the changelog."""
+    changes = (ROOT / "CHANGELOG.md").read_text().replace("](docs/", "](")
+    files.append(File.generated(config, "changelog.md", content=changes))
     named = {match[1] for page in files.documentation_pages() for match in NAMED.finditer(page.content_string)}
     for name in sorted(named):
         file = ROOT / name

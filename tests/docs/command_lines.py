@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 
-import click
 import typer
 from pages import ROOT
 
@@ -99,10 +98,11 @@ def check_verb(arguments):
         return
     parent = None
     while True:
-        group = isinstance(command, click.Group)
+        group = hasattr(command, "resolve_command")
         parent = command.make_context(name, list(arguments), parent=parent, resilient_parsing=group)
-        if not group or not parent._protected_args:
+        if not group:
             return
+        assert parent._protected_args, "a verb is missing"
         name, command, arguments = command.resolve_command(parent, [*parent._protected_args, *parent.args])
 
 
