@@ -76,6 +76,7 @@ def check(words):
     while re.match(r"\w+=", words[0]):
         words = words[1:]
     program, *arguments = words
+    program = program.removeprefix(".venv/bin/")
     if program == "python" and arguments[:2] == ["-m", "speechpool"]:
         program, arguments = "speechpool", arguments[2:]
     if program == "speechpool":

@@ -152,6 +152,10 @@ ALLOWED = {
     ("transport/failures.py", "retry_after"): "a Retry-After with a date, of an answer that has no Date of its own",
     ("monitoring/snapshot.py", "_take"): "shown to people",
     ("monitoring/opentelemetry.py", "_started"): "when a span begins, for those who read it",
+    ("service/monitor.py", "_take"): "shown to people",
+    ("cli/check.py", "_write"): "shown to people",
+    ("ops/report.py", "read"): "how old a report is",
+    ("ops/probe.py", "probe"): "whether the clock of this machine is right",
 }
 """Where the wall clock may be asked, and why: never to decide what lives, waits or ends."""
 
