@@ -43,6 +43,7 @@ def run_of_the_probes(tmp_path_factory):
     return out, code, {fact["question"]: fact for fact in json.loads(path.read_text())}
 
 
+@pytest.mark.slow
 def test_every_question_gets_an_answer(run_of_the_probes):
     out, code, facts = run_of_the_probes
     assert code == 0, out
@@ -57,6 +58,7 @@ def test_every_question_gets_an_answer(run_of_the_probes):
     assert seen["form of the rate limit"] == "not seen"
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_and_holds_no_key(run_of_the_probes):
     out, _, facts = run_of_the_probes
     assert "| question | what was seen | date | model |" in out

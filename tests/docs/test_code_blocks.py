@@ -23,13 +23,8 @@ NOT_RUN = 0
 LIMIT = 60
 
 
-def of(*languages, slow=False):
-    """Those blocks; where that costs time, the slow ones are left to `make test-slow`."""
-    return [
-        pytest.param(block, id=block.place, marks=[pytest.mark.slow] if slow and block.wish("slow") is not None else [])
-        for block in BLOCKS
-        if block.language in languages
-    ]
+def of(*languages):
+    return [pytest.param(block, id=block.place) for block in BLOCKS if block.language in languages]
 
 
 def environment(**more):
@@ -65,6 +60,7 @@ def serving(profile):
             it.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.page == page and b.language == "python" for b in BLOCKS)]
 )
@@ -92,7 +88,8 @@ def test_commands_exist_with_their_options(block, tmp_path, monkeypatch):
         check(words)
 
 
-@pytest.mark.parametrize("block", of("console", slow=True))
+@pytest.mark.slow
+@pytest.mark.parametrize("block", of("console"))
 def test_transcripts_are_true(block, request, tmp_path):
     slow = block.wish("slow") is not None
     port = request.getfixturevalue("healthy_port" if slow else "port")

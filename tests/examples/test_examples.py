@@ -82,6 +82,7 @@ def test_brief_is_the_program_of_the_documentation_but_for_four_lines():
     ]
 
 
+@pytest.mark.slow
 def test_voice_agent(endpoint):
     said = run("voice_agent.py", "--endpoint", endpoint)
     lines = [re.sub(r"[0-9.]+ (m?s)", r"N \1", line.strip()) for line in said.splitlines()]

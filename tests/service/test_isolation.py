@@ -76,6 +76,7 @@ def texts():
     ]
 
 
+@pytest.mark.slow
 def test_20_tasks_on_the_real_voice_sound_as_each_alone(texts):
     async def main():
         async with SpeechService(LocalBackend("hibari", max_first_audio=None), port=0, settings=ANY_RATE) as service:
