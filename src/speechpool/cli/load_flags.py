@@ -48,8 +48,8 @@ _REPORT: Final = "What must hold, and the report"
 _EXPECT: Final = (
     "What must hold, e.g. 'first_packet.p99<500ms', 'error_rate<0.1%', 'reuse>95%', 'first_packet.p99@2x<400ms'; "
     "repeatable. Exit code 99 where one fails. Delays (first_packet, first_packet_sent, first_audible, end_to_end, "
-    "longest_gap, underrun, late) have .p50 .p90 .p95 .p99 .mean .max in ms or s; recovery is in s; error_rate, reuse, "
-    "goodput, utilisation are in %; tasks, foreign, underruns, real_time_factor have no unit."
+    "longest_gap, underrun, late, connection) have .p50 .p90 .p95 .p99 .mean .max in ms or s; recovery is in s; "
+    "error_rate, reuse, goodput, utilisation are in %; tasks, foreign, underruns, real_time_factor have no unit."
 )
 _TARGET: Final = (
     "What is measured, side by side: pool (ours), fresh (a connection for each task), sdk (the official SDK), sdk-pool "
