@@ -38,6 +38,7 @@ def ends(source):
         ('Endpoint("wss://x", api_key="local")', False),
         ('Endpoint("wss://x", api_key=os.environ["DASHSCOPE_API_KEY"])', False),
         ('dashscope.api_key = os.environ["DASHSCOPE_API_KEY"]', False),
+        ('dashscope.api_key = "YOUR-API-KEY"', False),
         ('print("set it to sk-your-key-goes-here")', False),
         ('name = "task-1234567890abcdef1234"', False),
     ],
@@ -121,6 +122,8 @@ def test_what_becomes_of_failed_objects(looked):
     assert (right.given_back, [place.line for place in right.disposed]) == ([], [9])
     wrong = looked(BORROWED.format(good="pass", bad=returned))
     assert ([place.line for place in wrong.given_back], wrong.disposed) == ([9], [])
+    leaked = looked(BORROWED.format(good=returned, bad="file.close()"))
+    assert (len(leaked.borrows), leaked.given_back, leaked.disposed) == (1, [], [])
     ours = looked(BORROWED.format(good="pass", bad=returned).replace("dashscope.audio", "speechpool.dashscope.audio"))
     assert (ours.borrows, ours.given_back, len(ours.drop_ins), ours.official) == ([], [], 1, [])
 
@@ -137,7 +140,9 @@ def test_what_handles_sigterm(looked):
 
 
 def test_settings_and_what_is_no_python(looked):
-    source = looked("a = PoolSettings.load()\nb = PoolSettings(retry=0)", broken_py="def", odd_py='a = "\\d"')
+    source = looked(
+        "a = PoolSettings.load()\nb = PoolSettings(retry=0)", broken_py="def SpeechPool", odd_py='a = "\\d"'
+    )
     assert ([p.line for p in source.loads], [p.line for p in source.no_retry]) == ([1], [2])
     assert source.unread == ["broken.py"]
 

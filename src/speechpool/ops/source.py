@@ -35,6 +35,7 @@ _KEY: Final = re.compile(r"(?<![A-Za-z0-9])sk-(?=[A-Za-z0-9]*\d)[A-Za-z0-9]{16,}
 """The form of the provider's keys."""
 _NO_KEYS: Final = frozenset({"", "local", "any", "none", "empty", "test", "dummy"})
 """What a service without a key is given."""
+_PLACEHOLDERS: Final = ("your", "<", "...", "xxx")
 _CLOSING: Final = frozenset({"close", "shutdown", "aclose", "__exit__", "__aexit__"})
 _KEEPING: Final = frozenset({"enter_context", "enter_async_context", "closing", "aclosing", "push", "push_async_exit"})
 """Calls that see to the end of what they are given."""
@@ -43,6 +44,11 @@ _SERVERS: Final = frozenset(
 )
 """What turns SIGTERM into an orderly end by itself."""
 _RETRIES: Final = frozenset({"tenacity", "backoff", "stamina", "retrying"})
+_WORTH_PARSING: Final = re.compile(
+    r"(?i:api_key)|SpeechPool|ObjectPool|PoolSettings|_synthesizer|SIGTERM|speechpool|sk-|"
+    rf"\.(?:{'|'.join(_CLOSING)})\(|\b(?:{'|'.join(_SERVERS | _RETRIES)})\b"
+)
+"""What a file must hold to be of interest: a tree costs fifty times the search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +159,17 @@ def read(folder: Path) -> Source:
             found = source.env_keys if path.name.startswith(".env") else source.keys
             found += [Place(name, number) for number, line in enumerate(text.splitlines(), 1) if _KEY.search(line)]
             continue
+        source.programs += 1
+        if not _WORTH_PARSING.search(text):
+            continue
         try:
             with warnings.catch_warnings(action="ignore"):  # those of the program are its own
                 tree = ast.parse(text)
             modules.append(_Module(name, tree))
         except (SyntaxError, ValueError, RecursionError):
             source.unread.append(name)
-    if not modules and not source.unread:
+    if not source.programs:
         raise SettingsError(f"--source {folder} holds no Python file; name the folder with the program in it.")
-    source.programs = len(modules)
     source.patched = any(module.patches for module in modules)
     for module in modules:
         module.look(source)
@@ -189,22 +197,32 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+_KINDS: Final = (ast.stmt, ast.expr, ast.withitem, ast.excepthandler, ast.keyword, ast.comprehension, ast.match_case)
+"""Everything but contexts and operators, which are shared between places."""
+
+
 class _Module:
     """One file: what it makes, what it closes, and what it does in `except` and `finally`."""
 
     def __init__(self, name: str, tree: ast.Module) -> None:
         self.name = name
         self.open: list[tuple[Pool, str]] = []
-        self._tree = tree
-        self._parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        self._parents: dict[ast.AST, ast.AST] = {}
+        self._nodes: list[ast.AST] = [tree]
+        for node in self._nodes:
+            for child in ast.iter_child_nodes(node):
+                if isinstance(child, _KINDS):
+                    self._parents[child] = node
+                    self._nodes.append(child)
         self._aliases = dict(self._imported())
         self.drop_in = self.patches = False
         self._find_drop_in()
         self.closed = set(self._closings())
+        self._borrowed = set(self._find_borrowed())
 
     def look(self, source: Source) -> None:
         """Add what is in it."""
-        for node in ast.walk(self._tree):
+        for node in self._nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and _KEY.search(node.value):
                 source.keys.append(self._place(node))
             elif isinstance(node, ast.Call):
@@ -233,7 +251,7 @@ class _Module:
         elif name == "return_synthesizer" and self._after_failure(call, also_finally=True):
             if not (self.drop_in or source.patched):
                 source.given_back.append(self._place(call))
-        elif name in _CLOSING and self._after_failure(call, also_finally=False):
+        elif name in _CLOSING and self._closes_borrowed(call) and self._after_failure(call, also_finally=False):
             source.disposed.append(self._place(call))
         for keyword in call.keywords:
             if keyword.arg == "api_key" and _is_key(keyword.value):
@@ -300,7 +318,7 @@ class _Module:
 
     def _closings(self) -> Iterator[str]:
         """Yield the names of everything that is closed here."""
-        for node in ast.walk(self._tree):
+        for node in self._nodes:
             if isinstance(node, ast.withitem):
                 yield self._name(node.context_expr)
             elif isinstance(node, ast.Call):
@@ -308,6 +326,16 @@ class _Module:
                     yield self._name(node.func.value)
                 elif self._name(node.func) in _KEEPING:
                     yield from (self._name(each) for each in node.args)
+
+    def _closes_borrowed(self, call: ast.Call) -> bool:
+        return isinstance(call.func, ast.Attribute) and self._name(call.func.value) in self._borrowed
+
+    def _find_borrowed(self) -> Iterator[str]:
+        """Yield the names of synthesizers that are borrowed."""
+        for node in self._nodes:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+                if self._name(node.value.func) == "borrow_synthesizer":
+                    yield from map(self._name, node.targets)
 
     # ---------------------------------------------------------------------------------- small things
     def _after_failure(self, node: ast.AST, *, also_finally: bool) -> bool:
@@ -323,7 +351,7 @@ class _Module:
         return False
 
     def _find_drop_in(self) -> None:
-        for node in ast.walk(self._tree):
+        for node in self._nodes:
             if isinstance(node, ast.ImportFrom):
                 paths = [f"{node.module}.{each.name}" for each in node.names]
             elif isinstance(node, ast.Import):
@@ -331,11 +359,11 @@ class _Module:
             else:
                 continue
             self.drop_in = self.drop_in or any(path.startswith("speechpool.dashscope") for path in paths)
-        called = {self._name(node.func) for node in ast.walk(self._tree) if isinstance(node, ast.Call)}
+        called = {self._name(node.func) for node in self._nodes if isinstance(node, ast.Call)}
         self.patches = self.drop_in and "patch" in called
 
     def _imported(self) -> Iterator[tuple[str, str]]:
-        for node in ast.walk(self._tree):
+        for node in self._nodes:
             if isinstance(node, ast.ImportFrom):
                 for each in node.names:
                     if each.asname:
@@ -356,4 +384,7 @@ def _argument(call: ast.Call, name: str) -> ast.expr | None:
 
 
 def _is_key(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.lower() not in _NO_KEYS
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        return False
+    text = node.value.lower()
+    return text not in _NO_KEYS and not any(part in text for part in _PLACEHOLDERS)
