@@ -5,11 +5,12 @@ import csv
 import functools
 import json
 import signal
+import subprocess
 from importlib.resources import files
 
 import jsonschema
 import pytest
-from commands import Serving, error_line, run_here, started
+from commands import Serving, children, error_line, is_running, run_here, started, until
 
 from speechpool.service.faults import Faults
 
@@ -229,17 +230,53 @@ def test_bad_wishes_are_said(service, here):
     assert "at least one to each" in error_line(here("--url", service.url, "--max-size", "2", "--workers", "3"), 2)
 
 
-def test_ctrl_c_ends_with_a_report_of_what_there_is(service, tmp_path):
-    import subprocess
-    import time
+def ended(service):
+    return sum(service.counts.tasks.values())
 
-    arguments = ["load", "--url", service.url, "--stages", "60s:50", "--json", "a.json"]
-    with started(*arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        time.sleep(3)
-        child.send_signal(signal.SIGINT)
-        out, _ = child.communicate(timeout=30)
-    assert child.returncode == 130
+
+@pytest.mark.parametrize(
+    ("signal_", "code", "flags"),
+    [
+        (signal.SIGINT, 130, ()), (signal.SIGINT, 130, ("--workers", "2")), (signal.SIGTERM, 143, ("--target", "pool,sdk")),
+    ],
+)  # fmt: skip
+def test_a_signal_ends_with_a_report_of_what_there_is_and_no_process_is_left(service, tmp_path, signal_, code, flags):
+    arguments = [
+        "load",
+        "--url",
+        service.url,
+        "--stages",
+        "60s:50",
+        "--max-size",
+        "20",
+        "--json",
+        "a.json",
+        "--jsonl",
+        "a.jsonl",
+    ]
+    with started(*arguments, *flags, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        begun = ended(service)
+        until(lambda: ended(service) > begun + 20)
+        helpers = children(child.pid)
+        child.send_signal(signal_)
+        out, err = child.communicate(timeout=30)
+    assert child.returncode == code
+    assert b"Traceback" not in err
     report = valid((tmp_path / "a.json").read_text())
     assert report["interrupted"] is True
     assert report["targets"]["pool"]["total"]["tasks"] > 0
+    assert report["targets"]["pool"]["total"]["outcomes"].keys() <= {"completed", "cancelled"}
     assert b"all judged" in out
+    assert len(helpers) == {"--workers": 2, "--target": 1}.get(flags[0] if flags else "", 0)
+    until(lambda: not any(is_running(helper) for helper in helpers))
+
+
+@pytest.mark.parametrize("flags", [("--workers", "2"), ("--target", "pool,sdk")])
+def test_no_process_outlives_one_that_is_killed(service, tmp_path, flags):
+    with started("load", "--url", service.url, "--stages", "60s:50", "--max-size", "20", *flags, cwd=tmp_path) as child:
+        begun = ended(service)
+        until(lambda: ended(service) > begun + 20)
+        helpers = children(child.pid)
+        child.kill()
+        until(lambda: not any(is_running(helper) for helper in helpers))
+    assert helpers

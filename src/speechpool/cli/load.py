@@ -7,24 +7,36 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from speechpool.errors import SettingsError
 
 from . import load_flags as flags
-from .outcome import CannotWrite, ExitCode
+from .outcome import CannotWrite, ExitCode, Terminated
 
 if TYPE_CHECKING:
     from .load_run import Wish
 
 __all__ = ["register"]
 
+_EXAMPLES: Final = """\
+Examples:
+
+speechpool load --peak 50 --expect 'first_packet.p99<500ms' --expect 'error_rate<0.1%' --html report.html
+
+speechpool load --rate 15 --target pool,fresh,sdk --fault latency@both:25ms --html report.html
+
+speechpool load --sweep --max-size 50 --arrivals constant
+
+speechpool load --url wss://tts.example.com/ --i-own-this-target --peak 20 --barge-in 0.2 --tokens-per-second 30
+"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("load")(load)
+    app.command("load", epilog=_EXAMPLES)(load)
 
 
 def load(  # noqa: PLR0917  # flags
@@ -62,7 +74,8 @@ def load(  # noqa: PLR0917  # flags
     """Load a service with speech, up to twice the expected peak, and say how a listener would have fared.
 
     Tasks begin when they were planned to, whatever became of those before (open loop), and delays count from the
-    planned moment. Ctrl-C ends with a report of what there is. Warm-up does not count.
+    planned moment. Warm-up does not count. A run in which the tester itself was in the way says so. Ctrl-C ends with a
+    report of what there is.
     """
     from speechpool.load.expect import parse
     from speechpool.transport.descriptors import raise_soft_limit
@@ -83,7 +96,13 @@ def load(  # noqa: PLR0917  # flags
     raise_soft_limit()
     gc.freeze()  # what is loaded by now stays: looking through it again would only make tasks late
     one = Run(wish, expectations)
-    run(one.go())
+    ended: BaseException | None = None
+    try:
+        run(one.go())
+    except (typer.Abort, Terminated) as signalled:
+        if not one.result.records:
+            raise
+        ended = signalled
     report, records = one.report(), one.result.records
     _write(json_file, lambda: json.dumps(report, indent=1) + "\n")
     _write(jsonl, lambda: "".join(json.dumps(asdict(record)) + "\n" for record in records))
@@ -97,8 +116,8 @@ def load(  # noqa: PLR0917  # flags
         _write(html, lambda: written(report, records))
     if str(json_file) != "-":
         typer.echo(told(report))
-    if one.result.interrupted:
-        raise typer.Exit(ExitCode.INTERRUPTED)
+    if ended is not None:
+        raise ended
     if not all(verdict["holds"] for verdict in report["expectations"]):
         raise typer.Exit(ExitCode.EXPECTATION_FAILED)
     if "sweep" in report and report["sweep"]["rate"] is None:

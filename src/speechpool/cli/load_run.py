@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -98,7 +97,9 @@ class Run:
         self._task_seconds: float | None = None
 
     async def go(self) -> None:
-        """Do it. Ctrl-C leaves in `result` what there is.
+        """Do it.
+
+        Cancellation: `result` holds what there is.
 
         Raises:
             SpeechPoolError: It cannot begin.
@@ -110,11 +111,7 @@ class Run:
             stages = self._planned()
             self._warn_of_costs(stages)
             async with assembled(wish.targets, setup, wish.workers) as team:
-                try:
-                    await (self._sweep(team) if wish.sweep else self._once(team, stages))
-                except asyncio.CancelledError:
-                    if not self.result.records:
-                        raise  # nothing to report
+                await (self._sweep(team) if wish.sweep else self._once(team, stages))
 
     def report(self) -> dict[str, Any]:
         """Return the report, with the verdicts."""
