@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             log.warning("%s names %s, which does not exist", page.file.src_uri, match[0])
             return match[0]
         url = get_relative_url(target.url, page.url)
-        return f'<a href="{url}#__codelineno-0-{line}"><code>{match[0][1:-1]}</code></a>'
+        return f'<a href="{url}#__codelineno-0-{line}"><code>{test or name}</code></a>'
 
     return NAMED.sub(link, FOR_TESTS.sub("", markdown))
 

@@ -12,7 +12,7 @@ from pages import ROOT
 
 from speechpool.cli.app import build
 
-__all__ = ["check", "commands", "transcript"]
+__all__ = ["check", "check_names", "commands", "transcript"]
 
 UNCHECKED = {
     ".",
@@ -105,6 +105,17 @@ def check_verb(arguments):
             return
         assert parent._protected_args, "a verb is missing"
         name, command, arguments = command.resolve_command(parent, [*parent._protected_args, *parent.args])
+
+
+def check_names(arguments):
+    """Fail where verbs or options of a command that is only mentioned do not exist; its values may be anything."""
+    command = command_line()
+    for word in arguments:
+        if word.startswith("-"):
+            assert word.partition("=")[0] in {name for each in command.params for name in each.opts}, word
+        elif hasattr(command, "commands"):
+            assert word in command.commands, word
+            command = command.commands[word]
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-__all__ = ["ROOT", "Block", "blocks", "pages"]
+__all__ = ["ROOT", "Block", "blocks", "mentions", "pages"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,3 +57,10 @@ def blocks(page):
         elif token.type == "html_block" and (comment := re.match(r"<!-- setup\n(.*?)-->", token.content, re.DOTALL)):
             found.append(Block(page, token.map[0] + 1, "setup", comment[1]))
     return found
+
+
+def mentions(page):
+    """Return what stands in the sentences of a page as code."""
+    tokens = MarkdownIt().enable("table").parse((ROOT / page).read_text())
+    inline = [child for token in tokens if token.type == "inline" for child in token.children]
+    return [child.content for child in inline if child.type == "code_inline"]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_lines import check, commands, transcript
-from pages import ROOT, blocks, pages
+from command_lines import check, check_names, commands, transcript
+from pages import ROOT, blocks, mentions, pages
 
 LANGUAGES = {"python", "sh", "console", "dockerfile", "toml", "yaml", "json", "promql", "text", "setup"}
 PAGES = pages()
@@ -86,6 +87,13 @@ def test_commands_exist_with_their_options(block, tmp_path, monkeypatch):
     assert found, block.place
     for words in found:
         check(words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_mentioned_exist(page):
+    for code in mentions(page):
+        if code.startswith("speechpool "):
+            check_names([word for word in shlex.split(code)[1:] if word not in {"--help", "-h"}])
 
 
 @pytest.mark.slow
