@@ -333,9 +333,12 @@ class _Module:
     def _find_borrowed(self) -> Iterator[str]:
         """Yield the names of synthesizers that are borrowed."""
         for node in self._nodes:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-                if self._name(node.value.func) == "borrow_synthesizer":
-                    yield from map(self._name, node.targets)
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Call)
+                and self._name(node.value.func) == "borrow_synthesizer"
+            ):
+                yield from map(self._name, node.targets)
 
     # ---------------------------------------------------------------------------------- small things
     def _after_failure(self, node: ast.AST, *, also_finally: bool) -> bool:
