@@ -200,6 +200,11 @@ def test_a_tester_that_was_in_the_way_says_so():
     late = Result(records=[Record(stage=0, target="pool", planned=0.0, late=0.01)], seconds=1.0)
     assert "10.0 ms late" in summary(late, (Stage("a", 1.0, 1.0),), {})["tester"]["invalid"]
     busy = Result(records=[Record(stage=0, target="pool", planned=0.0)], seconds=10.0, processor=9.5)
+    late.starved = 0.4
+    assert (
+        "Others had the processors for 40% of the time"
+        in summary(late, (Stage("a", 1.0, 1.0),), {})["tester"]["invalid"]
+    )
     assert "95%" in summary(busy, (Stage("a", 1.0, 1.0),), {})["tester"]["invalid"]
 
 
@@ -272,3 +277,22 @@ def test_bisection_finds_the_knee(limit, first):
     else:
         assert good <= limit < bad <= 1.05 * good
     assert len(tried) < 20
+
+
+def test_what_several_processes_or_runs_took_is_added_up():
+    one = Result(
+        records=[Record(stage=0, target="pool", planned=0.0)],
+        processor=1.0,
+        starved=0.1,
+        seconds=5.0,
+        used={"pool": {0: [0.5]}},
+    )
+    other = Result(processor=2.0, seconds=4.0, interrupted=True, used={"pool": {0: [0.7], 1: [0.2]}})
+    beside, after = Result(), Result()
+    for part in (one, other):
+        beside.add(part)
+        after.add(part, later=True)
+    assert (beside.processor, beside.seconds, beside.starved, beside.interrupted) == (2.0, 5.0, 0.1, True)
+    assert (after.processor, after.seconds, after.starved) == (3.0, 9.0, 0.1)
+    assert beside.used == {"pool": {0: [0.5, 0.7], 1: [0.2]}}
+    assert one.used == {"pool": {0: [0.5]}}

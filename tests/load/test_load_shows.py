@@ -5,12 +5,9 @@ import math
 import os
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
-import time
-from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -36,10 +33,10 @@ EXPECTED = ("first_packet.p99@2x<500ms", "first_packet.p99@2x hold<500ms", "erro
 
 def test_twice_a_peak_of_300_on_two_cores_and_the_page_tells_the_same_numbers(tmp_path, in_a_browser):
     flags = [flag for text in EXPECTED for flag in ("--expect", text)]
-    with Others() as others:
-        report, _ = load(tmp_path, "--peak", "300", "--scale-time", "0.2", *flags, codes=(0, 99))
-    if report["tester"]["invalid"] and others.busy > 0.3:
-        pytest.skip(f"other programs took {others.busy:.0%} of the machine: {report['tester']['invalid']}")
+    report, _ = load(tmp_path, "--peak", "300", "--scale-time", "0.2", *flags, codes=(0, 99))
+    # The load itself takes half of two cores, so that nobody waits for one unless other programs are at work.
+    if report["tester"]["invalid"] and report["tester"]["starved"] > 0.2:
+        pytest.skip(f"the machine has other things to do: {report['tester']['invalid']}")
     assert all(one["holds"] for one in report["expectations"])
     assert len(report["expectations"]) == len(EXPECTED)
     pool = report["targets"]["pool"]
@@ -61,25 +58,6 @@ def test_twice_a_peak_of_300_on_two_cores_and_the_page_tells_the_same_numbers(tm
     for one in report["expectations"]:
         assert rows[one["expectation"]] == ["pool", f"{one['value']:,.4g}", "holds"]
     assert f"{1000 * pool['total']['first_packet']['mean']:.1f} ms" in text  # beside the bar
-
-
-class Others:
-    """How much of the machine programs took that are none of ours."""
-
-    def __enter__(self):
-        self._before = self._spent()
-        return self
-
-    def __exit__(self, *_):
-        all_, ours, at = (after - before for after, before in zip(self._spent(), self._before, strict=True))
-        self.busy = (all_ - ours) / at / os.cpu_count()
-
-    @staticmethod
-    def _spent():
-        fields = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
-        ours = resource.getrusage(resource.RUSAGE_CHILDREN)
-        busy = (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
-        return busy, ours.ru_utime + ours.ru_stime, time.monotonic()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from speechpool.errors import TaskFailed
 
 from .callers import Behaviour, Call, Caller
 from .percentiles import percentile
+from .processor import Processor
 from .record import Record
 from .targets import Setup, Target, opened
 
@@ -55,6 +56,7 @@ class Result:
         records: One for each task that began.
         lags: Seconds by which the tester's own event loop was late, at each look.
         processor: Seconds of processor time that the tester took; of several processes, the busiest one.
+        starved: Seconds in which it had to wait for a processor; None: unknown.
         seconds: How long it ran.
         interrupted: It did not come to its end.
         used: Shares of the connections that were borrowed, at each look, by target and stage.
@@ -63,6 +65,7 @@ class Result:
     records: list[Record] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
     processor: float = 0.0
+    starved: float | None = None
     seconds: float = 0.0
     interrupted: bool = False
     used: dict[str, dict[int, list[float]]] = field(default_factory=dict)
@@ -71,8 +74,10 @@ class Result:
         """Take in what another process has brought in the same time, or, `later`, another run after this one."""
         self.records += other.records
         self.lags += other.lags
-        self.processor = self.processor + other.processor if later else max(self.processor, other.processor)
-        self.seconds = self.seconds + other.seconds if later else max(self.seconds, other.seconds)
+        both = sum if later else max
+        self.processor = both((self.processor, other.processor))
+        self.starved = both((self.starved or 0.0, other.starved)) if other.starved is not None else self.starved
+        self.seconds = both((self.seconds, other.seconds))
         self.interrupted |= other.interrupted
         for target, stages in other.used.items():
             for stage, shares in stages.items():
@@ -121,7 +126,7 @@ class Load:
 
         Cancellation: `result` holds what there is.
         """
-        begun, used = time.monotonic(), time.process_time()
+        begun, processor = time.monotonic(), Processor()
         watching = asyncio.create_task(self._watch())
         try:
             await (self._open() if self._job.concurrency is None else self._closed(self._job.concurrency))
@@ -133,7 +138,7 @@ class Load:
             with suppress(asyncio.CancelledError):
                 await watching
             self.result.seconds = time.monotonic() - begun
-            self.result.processor = time.process_time() - used
+            self.result.processor, self.result.starved = processor.used(), processor.starved()
             await self._break_off()
         return self.result
 

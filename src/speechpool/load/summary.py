@@ -27,6 +27,8 @@ DELAYS: Final = (
 PERCENTILES: Final = (50, 90, 95, 99)
 LATE: Final = 0.002
 """Seconds by which one in a hundred tasks may begin late before the run is invalid."""
+STARVED: Final = 0.02
+"""Share of the time spent in waiting for a processor from which on that is worth saying."""
 PARTS: Final = ("connection", "start", "synthesis")
 """Of the first packet delay, in their order."""
 SLOW: Final = 0.5
@@ -57,6 +59,7 @@ def summary(
             "late_p99": late,
             "loop_lag_p99": percentile(result.lags, 99),
             "processor": result.processor / result.seconds if result.seconds else 0.0,
+            "starved": _starved(result),
             "invalid": _invalid(late, result),
         },
         "targets": {
@@ -82,10 +85,20 @@ def summary(
 
 def _invalid(late: float | None, result: Result) -> str | None:
     if late is not None and late > LATE:
-        return f"one in a hundred tasks began {1000 * late:.1f} ms late or more; the limit is {1000 * LATE:g} ms."
+        why = f"one in a hundred tasks began {1000 * late:.1f} ms late or more; the limit is {1000 * LATE:g} ms."
+        starved = _starved(result)
+        if starved is not None and starved > STARVED:
+            why += (
+                f" Others had the processors for {starved:.0%} of the time: try again when the machine has less to do."
+            )
+        return why
     if result.seconds and result.processor > 0.9 * result.seconds:
         return f"the tester took {result.processor / result.seconds:.0%} of a processor, so it was in the way."
     return None
+
+
+def _starved(result: Result) -> float | None:
+    return result.starved / result.seconds if result.starved is not None and result.seconds else None
 
 
 def _mean(values: Iterable[float]) -> float | None:
