@@ -237,7 +237,9 @@ def ended(service):
 @pytest.mark.parametrize(
     ("signal_", "code", "flags"),
     [
-        (signal.SIGINT, 130, ()), (signal.SIGINT, 130, ("--workers", "2")), (signal.SIGTERM, 143, ("--target", "pool,sdk")),
+        (signal.SIGINT, 130, ()),
+        pytest.param(signal.SIGINT, 130, ("--workers", "2"), marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, ("--target", "pool,sdk"), marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_signal_ends_with_a_report_of_what_there_is_and_no_process_is_left(service, tmp_path, signal_, code, flags):
@@ -271,6 +273,7 @@ def test_a_signal_ends_with_a_report_of_what_there_is_and_no_process_is_left(ser
     until(lambda: not any(is_running(helper) for helper in helpers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [("--workers", "2"), ("--target", "pool,sdk")])
 def test_no_process_outlives_one_that_is_killed(service, tmp_path, flags):
     with started("load", "--url", service.url, "--stages", "60s:50", "--max-size", "20", *flags, cwd=tmp_path) as child:

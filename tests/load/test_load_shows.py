@@ -34,17 +34,7 @@ EXPECTED = ("first_packet.p99@2x<500ms", "first_packet.p99@2x hold<500ms", "erro
 def test_twice_a_peak_of_300_on_two_cores_and_the_page_tells_the_same_numbers(tmp_path, in_a_browser):
     flags = [flag for text in EXPECTED for flag in ("--expect", text)]
     report, _ = load(tmp_path, "--peak", "300", "--scale-time", "0.2", *flags, codes=(0, 99))
-    # The load itself takes half of two cores, so that nobody waits for one unless other programs are at work.
-    if report["tester"]["invalid"] and report["tester"]["starved"] > 0.2:
-        pytest.skip(f"the machine has other things to do: {report['tester']['invalid']}")
-    assert all(one["holds"] for one in report["expectations"])
-    assert len(report["expectations"]) == len(EXPECTED)
     pool = report["targets"]["pool"]
-    assert [stage["name"] for stage in pool["stages"]][4:6] == ["2x", "2x hold"]
-    assert pool["stages"][5]["tasks"] > 1000
-    assert report["tester"]["processor"] < 0.9
-    assert pool["recovery"]["seconds"] is not None
-
     cells, text, problems = in_a_browser(tmp_path / "report.html")
     assert problems == []
     rows = {row[0]: row[1:] for row in cells}
@@ -56,8 +46,22 @@ def test_twice_a_peak_of_300_on_two_cores_and_the_page_tells_the_same_numbers(tm
         delays = [stage[name][mark] for name in ("first_packet", "end_to_end") for mark in ("p50", "p95", "p99")]
         assert shown[-6:] == [f"{1000 * delay:.1f} ms" for delay in delays]
     for one in report["expectations"]:
-        assert rows[one["expectation"]] == ["pool", f"{one['value']:,.4g}", "holds"]
+        assert rows[one["expectation"]] == [
+            "pool",
+            f"{one['value']:,.4g}".removesuffix(".0"),
+            "holds" if one["holds"] else "fails",
+        ]
     assert f"{1000 * pool['total']['first_packet']['mean']:.1f} ms" in text  # beside the bar
+
+    # The load itself takes half of two cores, so that nobody waits for one unless other programs are at work.
+    if report["tester"]["invalid"] and report["tester"]["starved"] > 0.2:
+        pytest.skip(f"the machine has other things to do: {report['tester']['invalid']}")
+    assert all(one["holds"] for one in report["expectations"])
+    assert len(report["expectations"]) == len(EXPECTED)
+    assert [stage["name"] for stage in pool["stages"]][4:6] == ["2x", "2x hold"]
+    assert pool["stages"][5]["tasks"] > 1000
+    assert report["tester"]["processor"] < 0.9
+    assert pool["recovery"]["seconds"] is not None
 
 
 @pytest.fixture
