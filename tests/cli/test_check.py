@@ -134,6 +134,11 @@ def interrupted_run(checked):
 
 
 def old_run(checked):
+    checked.spoil_report(ended=time.time() - 40 * 86400)
+
+
+def old_file(checked):
+    checked.spoil_report(ended=None)
     long_ago = time.time() - 40 * 86400
     os.utime(checked.folder / "load.json", (long_ago, long_ago))
 
@@ -166,7 +171,8 @@ def no_backoff(checked):
         (many_errors, "load", "2.00% of the tasks fail"),
         (invalid_run, "load", "in the way"),
         (interrupted_run, "load", "was interrupted"),
-        (old_run, "load", "40.0 days old"),
+        (old_run, "load", "40.0 days old; more than 30 prove nothing"),
+        (old_file, "load", "40.0 days old, by the date of its file; more than 30 prove nothing"),
         (no_retries, "retries", "no task is tried again"),
         (no_backoff, "retries", "pauses do not grow"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -53,6 +54,7 @@ def summary(
         "version": VERSION,
         "setting": dict(setting),
         "build": {"speechpool": speechpool.__version__, "python": platform.python_version()},
+        "ended": time.time(),
         "seconds": result.seconds,
         "interrupted": result.interrupted,
         "tester": {

@@ -29,11 +29,13 @@ class LoadTest:
         path: Its file.
         age: Days since it was written.
         content: What is in it.
+        by: Where the age is from, for people; empty: the report says it.
     """
 
     path: Path
     age: float
     content: Mapping[str, Any]
+    by: str = ""
 
     @property
     def task_seconds(self) -> float | None:
@@ -51,14 +53,17 @@ def read(path: Path, now: float | None = None) -> LoadTest:
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-        age = ((time.time() if now is None else now) - path.stat().st_mtime) / _DAY
+        written = path.stat().st_mtime
     except OSError as error:
         raise SettingsError(f"--load-report {path} cannot be read: {error.strerror}.") from error
     except ValueError:
         content = None
     if not isinstance(content, dict) or content.get("version") != 1 or not content.get("targets"):
         raise SettingsError(f"--load-report {path} is no report of `speechpool load --json` (version 1).")
-    return LoadTest(path, age, content)
+    ended = content.get("ended")
+    # Earlier versions do not say it, and a file's date is that of its last copy.
+    when, by = (float(ended), "") if isinstance(ended, (int, float)) else (written, ", by the date of its file")
+    return LoadTest(path, ((time.time() if now is None else now) - when) / _DAY, content, by)
 
 
 def judged(
@@ -108,7 +113,7 @@ class _Judge:
             )
 
     def _young(self, max_age: float) -> Iterator[Finding]:
-        told = f"{self._test.path} is {self._test.age:.1f} days old by the date of its file"
+        told = f"{self._test.path} is {self._test.age:.1f} days old{self._test.by}"
         if self._test.age > max_age:
             yield Finding.failed(f"{told}; more than {max_age:g} prove nothing about today.", self._again)
         else:
