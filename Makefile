@@ -51,8 +51,8 @@ sdk: $(READY)  ## The three versions of the official SDK that test-slow runs, ea
 	$(BIN)/python tests/conformance/sdk_environments.py
 
 check: $(READY)  ## Style, types and floors
-	$(BIN)/ruff format --check src tests benchmarks examples docs/sources.py
-	$(BIN)/ruff check src tests benchmarks examples docs/sources.py
+	$(BIN)/ruff format --check src tests benchmarks examples docs/*.py
+	$(BIN)/ruff check src tests benchmarks examples docs/*.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -47,6 +47,15 @@ def test_what_is_for_the_tests_only_is_not_on_the_site(site):
 
 
 @pytest.mark.slow
+def test_every_verb_is_in_the_reference(site):
+    page = site.joinpath("reference/command_line.html").read_text()
+    verbs = set(re.findall(r'<h2 id="speechpool-([\w-]+)"', page))
+    assert {"demo", "say", "service", "load", "size", "dashboard-export"} <= verbs
+    assert "--submission-rate" in page
+    assert "interrupted (Ctrl-C)" in page  # the exit codes
+
+
+@pytest.mark.slow
 def test_no_page_asks_anybody_else_for_anything(site):
     for page in site.rglob("*.html"):
         assert not re.search(r'<(?:script|img|iframe|link)\b[^>]*(?:src|href)="(?:https?:)?//', page.read_text()), page
