@@ -11,6 +11,7 @@ import pytest
 import speechpool
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(400)  # highlighting some hundred files of tests takes its time on a busy machine
 
 
 @pytest.fixture(scope="module")
