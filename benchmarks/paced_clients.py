@@ -4,8 +4,10 @@
 
 They are those of clients.py, but the server paces the audio and writes the planned time into each frame: what is
 counted is how late a frame is handed over. Their first tasks begin spread over four seconds, as long as a task lasts,
-so that as many frames come in one moment as in another. Prints one line of JSON: CPU seconds of this process in the
-window, tasks, frames, and lateness; with --profile in which functions the window was spent.
+so that as many frames come in one moment as in another. A second before the window garbage is collected: growing from
+nothing to thousands of streams makes Python look through all objects once, and that must not meet one client and miss
+another. Prints one line of JSON: CPU seconds of this process in the window, tasks, frames, and lateness; with --profile
+in which functions the window was spent.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import array
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -27,6 +30,8 @@ from clients import PR_SET_PDEATHSIG
 
 SPREAD = 4.0
 """Seconds over which the first tasks begin."""
+SETTLING = 1.0
+"""Seconds from the collection of garbage to the window."""
 MAX_OPENING = 100
 SAMBERT = "sambert-zhichu-v1"
 PROFILE_LINES = 25
@@ -98,7 +103,9 @@ async def measure(asked, profile=None):
     client = CLIENTS[asked.client](asked.port, asked.streams)
     await client.open()
     client.start()
-    await asyncio.sleep(asked.warm)
+    await asyncio.sleep(asked.warm - SETTLING)
+    gc.collect()
+    await asyncio.sleep(SETTLING)
     failed = [caller.exception() for caller in getattr(client, "callers", ()) if caller.done()]
     if failed:
         raise failed[0]
@@ -153,6 +160,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
+    if asked.warm < SETTLING:
+        parser.error(f"--warm {asked.warm:g}: at least {SETTLING:g}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive it
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -73,7 +73,8 @@ PARTS = (
         about="600 and 2,000 streams at once, a frame of 100 ms each 100 ms, the client on one core and the server on "
         "the other. Every frame is a wake-up here, so that what the library does for each weighs most. Lateness is "
         "that of a frame against its plan, and has the server's own in it. `floor` is an epoll loop in C.",
-        seconds=(470, 48),
+        seconds=(640, 60),
+        arguments=("--priority",),
     ),
     Part(
         name="service_throughput",
