@@ -3,7 +3,7 @@
 import pytest
 
 from speechpool.errors import SettingsError
-from speechpool.ops.source import read
+from speechpool.ops.tree import read
 
 KEY = "sk-0123456789abcdef0123456789abcdef"
 

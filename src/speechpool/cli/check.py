@@ -216,12 +216,12 @@ def _probed(wish: Wish, watch: float) -> Probe | str:
 def _gathered(configured: Configured, plan: Any, **where: Any) -> Evidence:
     from dataclasses import replace
 
-    from speechpool.ops import report, source, watching
+    from speechpool.ops import report, tree, watching
     from speechpool.ops.evidence import Evidence
 
     # Files first: what is wrong with them needs no minute of watching.
     test = None if where["load_report"] is None else report.read(where["load_report"])
-    program = None if where["source"] is None else source.read(where["source"])
+    program = None if where["source"] is None else tree.read(where["source"])
     boards = None if where["dashboards"] is None else watching.from_files(where["dashboards"])
     if plan.task_seconds is None and test is not None:
         plan = replace(plan, task_seconds=test.task_seconds)
