@@ -153,6 +153,7 @@ ALLOWED = {
     ("monitoring/snapshot.py", "_take"): "shown to people",
     ("monitoring/opentelemetry.py", "_started"): "when a span begins, for those who read it",
     ("service/monitor.py", "_take"): "shown to people",
+    ("load/summary.py", "summary"): "when a report was made",
     ("cli/check.py", "_write"): "shown to people",
     ("ops/report.py", "read"): "how old a report is",
     ("ops/probe.py", "probe"): "whether the clock of this machine is right",
