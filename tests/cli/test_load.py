@@ -6,6 +6,7 @@ import functools
 import json
 import signal
 import subprocess
+from importlib.metadata import version
 from importlib.resources import files
 
 import jsonschema
@@ -68,7 +69,9 @@ def test_a_short_run_reports_and_its_expectations_hold(service, here, tmp_path):
     assert pool["tasks"] == fresh["tasks"] == len(records) / 2 > 30
     assert pool["outcomes"] == {"completed": pool["tasks"]}
     assert (pool["reuse"], pool["foreign"]) == (1.0, 0)
-    assert fresh["reuse"] < 0.5
+    assert fresh["reuse"] == 0
+    assert [stage["missed"] for stage in report["targets"]["fresh"]["stages"]] == [["reuse>95%"]] * 2
+    assert (report["build"]["engine"], report["build"]["dashscope"]) == ("marker", None)
     assert len(report["expectations"]) == 6
     page = (tmp_path / "a.html").read_text()
     assert f"<td>{pool['tasks']}</td>" in page
@@ -112,6 +115,7 @@ def test_peak_measures_the_tasks_first(service, here):
     report = valid(done.stdout)
     stages = report["targets"]["pool"]["stages"]
     assert [stage["name"] for stage in stages] == ["warm-up", "0.5x", "1x", "1.5x", "2x", "2x hold", "1x again"]
+    assert report["warnings"] == []
     assert stages[2]["rate"] == pytest.approx(2 / report["setting"]["task_seconds"])
 
 
@@ -145,6 +149,7 @@ def test_the_official_sdk_beside_ours(service, here, tmp_path):
         told = name == "pool"  # the SDK tells neither reuse nor the parts of its delay: null, not nothing
         assert (total["reuse"] is not None, total["parts"]["connection"] is not None) == (told, told)
     # A synthesizer of its own waits 100 ms for its connection, whatever the network.
+    assert valid(done.stdout)["build"]["dashscope"] == version("dashscope")
     assert targets["sdk"]["total"]["first_packet"]["p50"] > targets["pool"]["total"]["first_packet"]["p50"] + 0.05
 
 

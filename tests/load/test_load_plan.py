@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from speechpool.errors import SettingsError
 from speechpool.load.callers import Behaviour, Caller, calls
 from speechpool.load.expect import parse
+from speechpool.load.judgement import judged, warnings
 from speechpool.load.percentiles import percentile
 from speechpool.load.plan import Arrival, Stage, parse_stages, plan, preset, soak
 from speechpool.load.record import Listener, Record
@@ -183,6 +184,18 @@ def test_what_a_target_does_not_tell_is_null():
     assert target["stages"][0]["utilisation"] is None
     assert target["total"]["parts"] == {"late": 0.0, "connection": None, "start": None, "synthesis": None}
     assert not parse("reuse>95%").holds(target)
+
+
+def test_stages_are_judged_by_the_five_signals_and_how_much_was_used_only_warns():
+    target = report()["targets"]["pool"]
+    warm_up, one, two = target["stages"]
+    assert judged(warm_up) == []
+    assert judged(one) == ["first_packet.p99<500ms", "reuse>95%"]
+    assert judged(two) == ["first_packet.p99<500ms", "error_rate<0.1%", "reuse>95%"]
+    for used, words in ((0.3, "30% of the connections were used"), (0.9, "a larger --max-size"), (0.7, ""), (None, "")):
+        told = list(warnings({"pool": {"stages": [one | {"utilisation": used}]}}))
+        assert len(told) == bool(words)
+        assert all(words in text for text in told)
 
 
 def test_a_table_of_tasks():

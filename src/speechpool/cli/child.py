@@ -37,11 +37,12 @@ _COMPLAINT: Final = "speechpool: error: "
 
 
 @asynccontextmanager
-async def running_service(engine: str | None = None) -> AsyncIterator[Endpoint]:
+async def running_service(engine: str | None = None, profile: str | None = None) -> AsyncIterator[Endpoint]:
     """Run a service on a free port of this machine; inside, it listens. Only this process knows its key.
 
     Args:
         engine: Who speaks; None: the default, or what the settings say.
+        profile: Of the engine; None: its default.
 
     Cancellation: the child is ended first.
 
@@ -54,6 +55,8 @@ async def running_service(engine: str | None = None) -> AsyncIterator[Endpoint]:
     command += ["--submission-rate", "none"]  # nobody shares it, and a demonstration starts more than three a second
     if engine is not None:
         command += ["--engine", engine]
+    if profile is not None:
+        command += ["--profile", profile]
     with tempfile.TemporaryFile() as complaints:
         process = await asyncio.create_subprocess_exec(
             *command,

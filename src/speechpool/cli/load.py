@@ -43,6 +43,7 @@ def load(  # noqa: PLR0917  # flags
     url: flags.Url = None,
     api_key: flags.ApiKey = None,
     engine: flags.Engine = "replay",
+    profile: flags.Profile = None,
     model: flags.Model = "cosyvoice-v3-flash",
     voice: flags.VoiceName = "longanyang",
     target: flags.Target = "pool",
@@ -86,7 +87,7 @@ def load(  # noqa: PLR0917  # flags
 
     expectations = [parse(text) for text in expect or ()]
     wish = Wish(
-        url=url, api_key=api_key, engine=engine, model=model, voice=voice,
+        url=url, api_key=api_key, engine=engine, profile=profile, model=model, voice=voice,
         targets=tuple(target.replace(" ", "").split(",")), max_size=max_size, workers=workers,
         faults=tuple(faults or ()), peak=peak, scale_time=scale_time, soak=soak, stages=stages, rate=rate, sweep=sweep,
         concurrency=concurrency, seconds=seconds, arrivals=arrivals, texts=texts, tokens_per_second=tokens_per_second,

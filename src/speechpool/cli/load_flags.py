@@ -23,6 +23,7 @@ __all__ = [
     "Model",
     "Owned",
     "Peak",
+    "Profile",
     "Rate",
     "ScaleTime",
     "Schema",
@@ -72,6 +73,7 @@ def _option(panel: str, text: str, *names: str, **options: Any) -> Any:
 Url = Annotated[str | None, _option(_WHERE, "ws:// or wss:// URL; unset: a service of its own.")]
 ApiKey = Annotated[str | None, _option(_WHERE, "The key; any for a local one.", envvar="DASHSCOPE_API_KEY")]
 Engine = Annotated[str, _option(_WHERE, "Who speaks in the service of its own.")]
+Profile = Annotated[str | None, _option(_WHERE, "Delays of its engine replay: unpaced, healthy (default), documented.")]
 Model = Annotated[str, _option(_WHERE, "Model of the voice.")]
 VoiceName = Annotated[str, _option(_WHERE, "The voice.", "--voice")]
 Target = Annotated[str, _option(_WHERE, _TARGET)]

@@ -14,6 +14,7 @@ import typer
 
 from speechpool.load.callers import Behaviour, calls
 from speechpool.load.expect import Expectation, parse
+from speechpool.load.judgement import judged, warnings
 from speechpool.load.plan import Stage, parse_stages, plan, preset, soak
 from speechpool.load.runner import Job, Result, calibrated
 from speechpool.load.summary import SLOW, summary
@@ -26,6 +27,7 @@ from speechpool.testing.proxy import FaultProxy
 
 from .child import running_service
 from .endpoints import insist, is_local
+from .load_build import build_of
 from .load_screen import Screen
 
 __all__ = ["Run", "Wish"]
@@ -41,6 +43,7 @@ class Wish:
     url: str | None
     api_key: str | None = field(repr=False)
     engine: str
+    profile: str | None
     model: str
     voice: str
     targets: tuple[str, ...]
@@ -95,6 +98,7 @@ class Run:
         self._stages: list[Stage] = []
         self._swept: dict[str, Any] | None = None
         self._task_seconds: float | None = None
+        self._build: dict[str, str | None] = {}
 
     async def go(self) -> None:
         """Do it.
@@ -106,6 +110,7 @@ class Run:
         """
         wish = self._wish
         async with self._setup() as setup:
+            self._build = await build_of(setup.url, wish.targets)
             if wish.concurrency is None and wish.stages is None and wish.rate is None:
                 self._task_seconds = await calibrated(setup, self._behaviour, wish.seed)
             stages = self._planned()
@@ -121,10 +126,16 @@ class Run:
         if self._swept is not None:
             report["sweep"] = self._swept
         # In a sweep they were what was looked for, and not all that was tried could hold.
-        judged = () if self._swept is not None else self._expectations
+        wanted = () if self._swept is not None else self._expectations
+        report["build"] |= self._build
+        for target in report["targets"].values():
+            for stage in target["stages"]:
+                stage["missed"] = judged(stage)
+        # Where nobody has chosen the size, it is for twice the peak.
+        report["warnings"] = list(warnings(report["targets"])) if self._wish.max_size is not None else []
         report["expectations"] = [
             {"expectation": one.text, "target": name, "value": one.value(target), "holds": one.holds(target)}
-            for one in judged
+            for one in wanted
             for name, target in report["targets"].items()
         ]
         return report
@@ -219,7 +230,7 @@ class Run:
                 await insist(Endpoint(wish.url, api_key=key))
             yield wish.url, key
         else:
-            async with running_service(wish.engine) as endpoint:
+            async with running_service(wish.engine, wish.profile) as endpoint:
                 yield endpoint.url, str(endpoint.api_key)
 
     def _warn_of_costs(self, stages: Sequence[Stage]) -> None:

@@ -71,6 +71,7 @@ def told(report: dict[str, Any]) -> str:
     lines = [line for name, target in report["targets"].items() for line in _of_target(name, target)]
     if "sweep" in report:
         lines.append(_of_sweep(report["sweep"]))
+    lines += [f"warning: {one}" for one in report["warnings"]]
     lines += [
         f"{'ok  ' if one['holds'] else 'FAIL'} {one['expectation']} ({one['target']}: {one['value']})"
         for one in report["expectations"]
@@ -88,7 +89,8 @@ def _of_target(name: str, target: dict[str, Any]) -> Iterator[str]:
         cells = [str(stage["tasks"]), *(_percent(stage[key]) for key in ("error_rate", "reuse", "goodput"))]
         cells.append(_percent(stage["utilisation"], 0))
         delays = " / ".join(_milliseconds(stage["first_packet"][mark]) for mark in ("p50", "p95", "p99"))
-        yield f"  {stage['name']:<14}" + "".join(f"{cell:>9}" for cell in cells) + f"   {delays}"
+        missed = f"  misses {', '.join(stage['missed'])}" if stage.get("missed") else ""
+        yield f"  {stage['name']:<14}" + "".join(f"{cell:>9}" for cell in cells) + f"   {delays}{missed}"
     total, recovery = target["total"], target["recovery"]
     errors = ", ".join(f"{count} {code}" for code, count in total["errors"].items()) or "none"
     yield f"  foreign audio: {total['foreign']}, underruns: {total['underruns']}, errors: {errors}"

@@ -62,7 +62,8 @@ class Expectation:
     def value(self, target: Mapping[str, Any]) -> float | None:
         """Return what it is about in the report of one target; None where there is no such number."""
         if self.name == "recovery":
-            return None if target["recovery"] is None else target["recovery"]["seconds"]
+            recovery = target["recovery"]
+            return None if recovery is None else recovery["seconds"]
         if self.stage:
             found = next((one for one in target["stages"] if one["name"] == self.stage), None)
         else:

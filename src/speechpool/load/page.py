@@ -61,12 +61,13 @@ def _head(report: Mapping[str, Any]) -> str:
     tester = report["tester"]
     told = ", ".join(
         f"{name.replace('_', ' ')} {', '.join(value) if isinstance(value, (list, tuple)) else value}"
-        for name, value in report["setting"].items()
+        for name, value in (report["setting"] | report["build"]).items()
         if value
     )
-    parts = [f"<p>{escape(told)}. speechpool {escape(report['build']['speechpool'])}, {report['seconds']:.0f} s.</p>"]
+    parts = [f"<p>{escape(told)}. It took {report['seconds']:.0f} s.</p>"]
     if tester["invalid"]:
         parts.append(f'<p class="bad">Invalid: {escape(tester["invalid"])}</p>')
+    parts += [f"<p>{escape(one)}</p>" for one in report["warnings"]]
     if report["interrupted"]:
         parts.append('<p class="bad">Interrupted: it did not come to its end.</p>')
     return "".join(parts)
@@ -96,11 +97,22 @@ def _table(target: Mapping[str, Any]) -> str:
     ]
     rows = []
     for stage in (*target["stages"], {"name": "all judged", "rate": None, "utilisation": None, **target["total"]}):
-        cells = [_cell(name, stage.get(name)) for _, name in _COLUMNS]
-        cells += [seconds(stage[name][mark]) for name in ("first_packet", "end_to_end") for mark in marks]
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        cells = [(name, _cell(name, stage.get(name))) for _, name in _COLUMNS]
+        delays = [(name, mark) for name in ("first_packet", "end_to_end") for mark in marks]
+        cells += [(f"{name}.{mark}", seconds(stage[name][mark])) for name, mark in delays]
+        missed = tuple(stage.get("missed", ()))
+        rows.append("<tr>" + "".join(_marked(cell, bad=_is_among(name, missed)) for name, cell in cells) + "</tr>")
     head = "".join(f"<th>{escape(title)}</th>" for title in heads)
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _is_among(name: str, missed: Sequence[str]) -> bool:
+    """Whether it is what one of these expectations is about."""
+    return any(text.startswith((f"{name}<", f"{name}>")) for text in missed)
+
+
+def _marked(cell: str, *, bad: bool) -> str:
+    return f"<td class=bad>{escape(cell)}</td>" if bad else f"<td>{escape(cell)}</td>"
 
 
 def _after(target: Mapping[str, Any]) -> str:

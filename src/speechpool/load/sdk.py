@@ -55,8 +55,6 @@ class SdkTarget:
         self._number = 0
         self._helper = Helper("speechpool.load.sdk_child", self._on_line, self._on_end)
         self._over: str | None = None
-        self.version: str | None = None
-        """Of the SDK, once it is ready."""
 
     async def __aenter__(self) -> Self:
         self._ready = asyncio.get_running_loop().create_future()
@@ -90,7 +88,6 @@ class SdkTarget:
             ) from None
         if "error" in answer:
             raise SettingsError(f"the official SDK cannot be measured: {answer['error']}.")
-        self.version = answer["version"]
 
     async def __aexit__(self, *_: object) -> None:
         await self._helper.__aexit__()

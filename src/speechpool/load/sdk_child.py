@@ -14,7 +14,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
@@ -41,7 +40,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  # the parent says it
         parent.say({"error": f"{type(error).__name__}: {' '.join(str(error).split())}"})
         os._exit(1)
-    parent.say({"version": version("dashscope")})
+    parent.say({"ready": True})
 
     def run(order: dict[str, Any]) -> None:
         record = speaker.speak(Record(**order["record"]), Caller(**order["caller"]), order["start"])
