@@ -33,10 +33,10 @@ def compiled(source, folder):
             f"gcc is missing, and {source} must be compiled; on Debian: apt-get install gcc libc6-dev libssl-dev"
         )
     binary = folder / Path(source).stem
-    command = ["gcc", "-O2", "-o", str(binary), str(HERE / source), "-lcrypto"]
+    command = ["gcc", "-O2", "-o", str(binary), str(HERE / source), "-lssl", "-lcrypto"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        missing = "openssl" in done.stderr or "-lcrypto" in done.stderr
+        missing = "openssl" in done.stderr or "-lssl" in done.stderr or "-lcrypto" in done.stderr
         hint = (
             "OpenSSL's headers are missing; on Debian: apt-get install libssl-dev" if missing else done.stderr.strip()
         )

@@ -1,6 +1,6 @@
 """The clients that task_cost.py and dropin.py compare, each in a process of its own (paced_clients.py changes them).
 
-    python clients.py NAME --port P --server-pid PID
+    python clients.py NAME --port P --server-pid PID [--authority PEM]
 
 All do the same work: 100 callers, each task after task; every frame is handed over as `bytes` and counted by the same
 function. A client reads lines "WARM SECONDS" from its standard input, answers each with one line of JSON, and rests in
@@ -17,6 +17,7 @@ import logging
 import os
 import resource
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -42,6 +43,10 @@ class Count:
     def __init__(self):
         self.tasks = self.frames = self.bytes = 0
         self.running = self.stop = False
+
+
+def url_of(port, authority):
+    return f"{'wss' if authority else 'ws'}://127.0.0.1:{port}"
 
 
 def on_audio(st, data):
@@ -85,8 +90,9 @@ class Picows:
 
     take = staticmethod(on_audio)
 
-    def __init__(self, port, callers=CALLERS):
-        self.url = f"ws://127.0.0.1:{port}{PATH}"
+    def __init__(self, port, callers=CALLERS, authority=None):
+        self.url = url_of(port, authority) + PATH
+        self.tls = ssl.create_default_context(cafile=authority) if authority else None
         self.counts = [Count() for _ in range(callers)]
         self.tasks = []
 
@@ -135,7 +141,7 @@ class Picows:
                     elif mt == TEXT:
                         self.tasks.event(f.get_payload_as_bytes())
 
-            await ws_connect(L, self.url, read_buffer_init_size=16384)
+            await ws_connect(L, self.url, ssl_context=self.tls, read_buffer_init_size=16384)
 
         for count in self.counts:
             await connect(count, self.tasks)
@@ -158,12 +164,12 @@ class Speechpool:
 
     take = staticmethod(on_audio)
 
-    def __init__(self, port, callers=CALLERS, **settings):
+    def __init__(self, port, callers=CALLERS, authority=None, **settings):
         import speechpool
 
-        self.pool = speechpool.AsyncSpeechPool(
-            speechpool.Endpoint(f"ws://127.0.0.1:{port}", api_key="k"), max_size=callers, **settings
-        )
+        tls = ssl.create_default_context(cafile=authority) if authority else None
+        endpoint = speechpool.Endpoint(url_of(port, authority), api_key="k", ssl=tls)
+        self.pool = speechpool.AsyncSpeechPool(endpoint, max_size=callers, **settings)
         self.voice = speechpool.Voice(
             MODEL,
             VOICE,
@@ -244,8 +250,10 @@ class Official:
     sdk = "dashscope"
     """The package whose classes are used."""
 
-    def __init__(self, port):
-        self.url = f"ws://127.0.0.1:{port}{PATH}"
+    def __init__(self, port, authority=None):
+        self.url = url_of(port, authority) + PATH
+        if authority:
+            os.environ["WEBSOCKET_CLIENT_CA_BUNDLE"] = os.environ["SSL_CERT_FILE"] = authority
         self.counts = [Count() for _ in range(CALLERS)]
         self.failures = []
         self.threads = []
@@ -382,12 +390,12 @@ async def measure(client, warm, seconds, server_pid):
     }
 
 
-async def serve_commands(name, port, server_pid):
+async def serve_commands(name, port, server_pid, authority):
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     try:
-        client = CLIENTS[name](port)
+        client = CLIENTS[name](port, authority=authority)
         await client.open()
         answer({"ready": name})
         while line := await commands.readline():
@@ -406,6 +414,7 @@ def main():
     parser.add_argument("client", choices=CLIENTS)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--server-pid", type=int, required=True)
+    parser.add_argument("--authority", metavar="PEM", help="whose certificate the server has; it speaks wss")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive it
@@ -414,7 +423,7 @@ def main():
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_commands(arguments.client, arguments.port, arguments.server_pid))
+        runner.run(serve_commands(arguments.client, arguments.port, arguments.server_pid, arguments.authority))
         sys.stdout.flush()
         os._exit(0)  # the official pool's threads would keep the process for ever
 

@@ -1,7 +1,7 @@
-// The server of task_cost.py, paced.py and first_packet.py: an epoll loop that speaks the task protocol over plain ws on
-// loopback, and does nothing else, so that the client under test is the limit and not its peer.
+// The server of task_cost.py, paced.py and first_packet.py: an epoll loop that speaks the task protocol over ws or wss
+// on loopback, and does nothing else, so that the client under test is the limit and not its peer.
 //
-//   floor server [--port 0] [--frames 40] [--size 3200] [--interval 0]
+//   floor server [--port 0] [--frames 40] [--size 3200] [--interval 0] [--certificate FILE]
 //
 // Prints "READY <port>". A task is answered with task-started, then, after finish-task, with `frames` binary frames of
 // `size` bytes, a result-generated before each third of them, and task-finished. A run-task of Sambert's, which carries
@@ -11,13 +11,16 @@
 // With --interval each frame of audio leaves that many milliseconds after the one before it, by plan and not by when that
 // one left, and carries its planned time (nanoseconds of CLOCK_MONOTONIC) in its first eight bytes. SIGUSR1 then prints
 // how late frames have left since the last SIGUSR1, as a line of JSON.
-// build: gcc -O2 -o floor floor.c -lcrypto
+// With --certificate, a PEM file of the chain and its key, it speaks wss.
+// build: gcc -O2 -o floor floor.c -lssl -lcrypto
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,6 +41,7 @@
 
 struct connection {
   int fd;
+  SSL *tls;  // null: plain
   bool upgraded, closed, blocked, sambert, in_line;
   uint8_t in[READ_BUFFER];
   size_t in_length;
@@ -52,6 +56,7 @@ static int port = 0, frames = 40, size = 3200, epoll_fd;
 static bool batch;
 static uint64_t interval;  // nanoseconds
 static uint8_t *payload;
+static SSL_CTX *tls_context;
 static volatile sig_atomic_t stopped, asked;
 static struct connection *connections[MAX_FD], *dead[MAX_FD];
 static int dead_count;
@@ -72,6 +77,27 @@ static uint64_t now(void) {
 static void watch(int operation, int fd, uint32_t events) {
   struct epoll_event event = {.events = events, .data.fd = fd};
   epoll_ctl(epoll_fd, operation, fd, &event);
+}
+
+// What a call of OpenSSL's has moved, as recv and send tell it. Its handshake is part of the first reads.
+static ssize_t moved(struct connection *c, int result) {
+  if (result > 0) return result;
+  int error = SSL_get_error(c->tls, result);
+  if (error == SSL_ERROR_ZERO_RETURN) return 0;
+  errno = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? EAGAIN : ECONNRESET;
+  return -1;
+}
+
+static ssize_t receive(struct connection *c, void *data, size_t length) {
+  if (!c->tls) return recv(c->fd, data, length, 0);
+  ERR_clear_error();  // what another connection has left
+  return moved(c, SSL_read(c->tls, data, length));
+}
+
+static ssize_t transmit(struct connection *c, const void *data, size_t length) {
+  if (!c->tls) return send(c->fd, data, length, MSG_NOSIGNAL);
+  ERR_clear_error();
+  return moved(c, SSL_write(c->tls, data, length));
 }
 
 // Freed at the end of the loop's turn, as callers up the stack still hold it.
@@ -154,7 +180,7 @@ static void emit(struct connection *c) {
       while (++c->item < c->items && batch);
       if (audio) c->due += interval;
     }
-    ssize_t sent = send(c->fd, c->out + c->out_sent, c->out_length - c->out_sent, MSG_NOSIGNAL);
+    ssize_t sent = transmit(c, c->out + c->out_sent, c->out_length - c->out_sent);
     if (sent < 0 && errno != EAGAIN) { drop(c); return; }
     if (sent < 0) {
       if (!c->blocked) { c->blocked = true; watch(EPOLL_CTL_MOD, c->fd, EPOLLIN | EPOLLOUT); }
@@ -165,7 +191,7 @@ static void emit(struct connection *c) {
 }
 
 static void reply(struct connection *c, const uint8_t *data, size_t length) {
-  if (send(c->fd, data, length, MSG_NOSIGNAL) != (ssize_t)length) drop(c);
+  if (transmit(c, data, length) != (ssize_t)length) drop(c);
 }
 
 // ---------------------------------------------------------------------------------------------- instructions
@@ -224,7 +250,7 @@ static void on_frame(struct connection *c, int opcode, uint8_t *data, size_t len
 }
 
 static void on_readable(struct connection *c) {
-  ssize_t got = recv(c->fd, c->in + c->in_length, READ_BUFFER - c->in_length - 1, 0);
+  ssize_t got = receive(c, c->in + c->in_length, READ_BUFFER - c->in_length - 1);
   if (got < 0 && errno == EAGAIN) return;
   if (got <= 0) { drop(c); return; }
   c->in_length += got;
@@ -267,6 +293,11 @@ static void accept_all(int listener) {
     if (!c) { close(fd); continue; }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     c->fd = fd;
+    if (tls_context) {
+      c->tls = SSL_new(tls_context);
+      SSL_set_fd(c->tls, fd);
+      SSL_set_accept_state(c->tls);
+    }
     c->out = malloc((size_t)(batch ? frames + 4 : 1) * (size + EVENT_LIMIT + 4));
     connections[fd] = c;
     watch(EPOLL_CTL_ADD, fd, EPOLLIN);
@@ -305,6 +336,16 @@ static void tell_lateness(void) {
   late_count = 0;
 }
 
+static void speak_tls(const char *certificate) {
+  tls_context = SSL_CTX_new(TLS_server_method());
+  SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  if (SSL_CTX_use_certificate_chain_file(tls_context, certificate) != 1 ||
+      SSL_CTX_use_PrivateKey_file(tls_context, certificate, SSL_FILETYPE_PEM) != 1) {
+    fprintf(stderr, "%s is no PEM file of a certificate and its key\n", certificate);
+    exit(1);
+  }
+}
+
 static void serve(int listener) {
   struct epoll_event events[512];
   struct timespec wait;
@@ -319,20 +360,22 @@ static void serve(int listener) {
       struct connection *c = connections[fd];
       if (!c) continue;
       if (events[i].events & EPOLLOUT) { c->blocked = false; watch(EPOLL_CTL_MOD, fd, EPOLLIN); emit(c); }
-      if (!c->closed && events[i].events & ~EPOLLOUT) on_readable(c);
+      if (!c->closed && events[i].events & ~EPOLLOUT)
+        do on_readable(c); while (!c->closed && c->tls && SSL_pending(c->tls));  // of those no event comes
     }
     send_due();
-    while (dead_count) { struct connection *c = dead[--dead_count]; free(c->out); free(c); }
+    while (dead_count) { struct connection *c = dead[--dead_count]; SSL_free(c->tls); free(c->out); free(c); }
   }
 }
 
 int main(int count, char **words) {
-  if (count < 2 || strcmp(words[1], "server")) { fprintf(stderr, "usage: floor server [--port P] [--frames N] [--size N] [--interval MS]\n"); return 2; }
+  if (count < 2 || strcmp(words[1], "server")) { fprintf(stderr, "usage: floor server [--port P] [--frames N] [--size N] [--interval MS] [--certificate FILE]\n"); return 2; }
   for (int i = 2; i + 1 < count; i += 2) {
     if (!strcmp(words[i], "--port")) port = atoi(words[i + 1]);
     else if (!strcmp(words[i], "--frames")) frames = atoi(words[i + 1]);
     else if (!strcmp(words[i], "--size")) size = atoi(words[i + 1]);
     else if (!strcmp(words[i], "--interval")) interval = atoi(words[i + 1]) * 1000000ull;
+    else if (!strcmp(words[i], "--certificate")) speak_tls(words[i + 1]);
     else { fprintf(stderr, "unknown %s\n", words[i]); return 2; }
   }
   if (frames < 3 || size < 8 || size > 65535) { fprintf(stderr, "frames from 3, size from 8 to 65535\n"); return 2; }

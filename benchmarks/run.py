@@ -40,7 +40,7 @@ class Part:
     """One benchmark.
 
     Attributes:
-        name: That of its file and of its rows.
+        name: That of its rows, and of its file where `script` does not name another.
         title: Its heading; `about` stands below it.
         seconds: What it takes, and with `--quick`: for the progress bar.
         arguments: Of its command.
@@ -48,6 +48,7 @@ class Part:
     """
 
     name: str
+    script: str = ""
     title: str
     about: str
     seconds: tuple[float, float]
@@ -55,8 +56,12 @@ class Part:
     quick: tuple[str, ...] = ("--quick",)
 
     @property
+    def file(self):
+        return f"{self.script or self.name}.py"
+
+    @property
     def command(self):
-        return " ".join((".venv/bin/python", f"benchmarks/{self.name}.py", *self.arguments))
+        return " ".join((".venv/bin/python", f"benchmarks/{self.file}", *self.arguments))
 
 
 PARTS = (
@@ -66,6 +71,16 @@ PARTS = (
         about="100 callers run task after task, 40 frames each, as fast as they can: the library beside bare picows "
         "and the official SDK's object pool. `uncounted` is `stream` with its telemetry cut out.",
         seconds=(150, 50),
+    ),
+    Part(
+        name="task_cost_wss",
+        script="task_cost",
+        title="CPU of a task over TLS",
+        about="The same over wss. What encryption and its system calls take is the same for all, so that ratios are "
+        "nearer to 1; the goals are those of ws.",
+        seconds=(170, 55),
+        arguments=("--tls", "--repeats", "5"),
+        quick=("--tls", "--quick"),
     ),
     Part(
         name="paced",
@@ -142,7 +157,7 @@ def run_part(part, quick, tell):
     """Return what it has printed, or an error, with how long it took and what others took meanwhile."""
     begun, machine, own = time.monotonic(), machine_cpu(), cpu_of_children()
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    command = [sys.executable, str(HERE / f"{part.name}.py"), "--json", *(part.quick if quick else part.arguments)]
+    command = [sys.executable, str(HERE / part.file), "--json", *(part.quick if quick else part.arguments)]
     environment = os.environ | {"NO_PROXY": "127.0.0.1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True

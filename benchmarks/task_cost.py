@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 
 from children import HERE, Child, Failure, compiled, interrupt, say, two_cores, versions
+from memory import certify
 
 VOID_ABOVE = 0.9
 QUICK_LIMIT = 46.0
@@ -57,8 +58,8 @@ RATIOS = {
 class Bench:
     """The server and the clients, from their start to their end."""
 
-    def __init__(self, clients, cores):
-        self.clients, self.cores = clients, cores
+    def __init__(self, clients, cores, *, tls=False):
+        self.clients, self.cores, self.tls = clients, cores, tls
         self.children = {}
         self.folder = tempfile.TemporaryDirectory(prefix="task_cost-")
 
@@ -71,14 +72,19 @@ class Bench:
         self.folder.cleanup()
 
     def start(self):
-        binary = compiled("floor.c", Path(self.folder.name))
-        server = self.children["server"] = Child("server", [str(binary), "server", "--port", "0"], BATCH="1")
+        folder = Path(self.folder.name)
+        secure, authority = [], []
+        if self.tls:
+            certify(folder)
+            secure, authority = ["--certificate", folder / "server.pem"], ["--authority", folder / "authority.pem"]
+        command = [compiled("floor.c", folder), "server", "--port", "0", *secure]
+        server = self.children["server"] = Child("server", list(map(str, command)), BATCH="1")
         word, _, port = server.line(10).partition(" ")
         if word != "READY":
             raise Failure(f"the server said {word!r} instead of READY")
         for name in self.clients:
             command = [sys.executable, str(HERE / "clients.py"), name, "--port", port, "--server-pid", str(server.pid)]
-            self.children[name] = Child(name, command)
+            self.children[name] = Child(name, [*command, *map(str, authority)])
         for name in self.clients:
             self.children[name].answer(60)
 
@@ -212,6 +218,7 @@ def parse():
     )
     parser.add_argument("--quick", action="store_true", help="shorter windows, 3 repeats, within 50 s")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else on standard output")
+    parser.add_argument("--tls", action="store_true", help="over wss, for information: the goals are those of ws")
     parser.add_argument("--repeats", type=int, help="how often everything is measured (7, or 3 with --quick)")
     names = dict.fromkeys(client for client, _ in ROWS.values())
     parser.add_argument("--clients", default=",".join(names), help=f"which, of {','.join(names)} (all)")
@@ -237,13 +244,13 @@ def benchmark(arguments):
         if arguments.quick
         else {"asyncio": (0.4, 1.5), "official": (1.0, 3.0)}
     )
-    with Bench(list(dict.fromkeys(arguments.clients)), cores) as bench:
+    with Bench(list(dict.fromkeys(arguments.clients)), cores, tls=arguments.tls) as bench:
         slow = " (the official pool needs ten seconds for 100)" if "official" in arguments.clients else ""
         say(f"opening the connections of {', '.join(arguments.clients)}{slow}")
         bench.start()
         limit = QUICK_LIMIT - (time.monotonic() - begun) if arguments.quick else None
         samples = run(bench, rows, arguments.repeats, limit, windows)
-    result = report(samples, len(samples[rows[0]]), cores)
+    result = report(samples, len(samples[rows[0]]), cores) | {"tls": arguments.tls}
     warn(result, rows)
     if arguments.json:
         print(json.dumps(result, indent=2))
