@@ -1,5 +1,6 @@
 """What a load test shows, with the command line that shows it: each against a service of its own, on this machine."""
 
+import asyncio
 import json
 import math
 import os
@@ -8,11 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from statistics import fmean
+import time
+from statistics import fmean, median
 
 import pytest
 
 from speechpool.service.engines.replay import PROFILES, spoken_seconds
+from speechpool.testing.proxy import FaultProxy, Latency
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 ROUND_TRIP = 0.05
@@ -31,9 +34,10 @@ def load(folder, *arguments, codes=(0,)):
 EXPECTED = ("first_packet.p99@2x<500ms", "first_packet.p99@2x hold<500ms", "error_rate<0.1%", "reuse>99%", "foreign<1")
 
 
-def test_twice_a_peak_of_300_on_two_cores_and_the_page_tells_the_same_numbers(tmp_path, in_a_browser):
+@pytest.mark.parametrize("peak", [60, 300])
+def test_twice_a_peak_on_two_cores_and_the_page_tells_the_same_numbers(tmp_path, in_a_browser, peak):
     flags = [flag for text in EXPECTED for flag in ("--expect", text)]
-    report, _ = load(tmp_path, "--peak", "300", "--scale-time", "0.2", *flags, codes=(0, 99))
+    report, _ = load(tmp_path, "--peak", str(peak), "--scale-time", "0.2", *flags, codes=(0, 99))
     pool = report["targets"]["pool"]
     cells, text, problems = in_a_browser(tmp_path / "report.html")
     assert problems == []
@@ -53,13 +57,13 @@ def test_twice_a_peak_of_300_on_two_cores_and_the_page_tells_the_same_numbers(tm
         ]
     assert f"{1000 * pool['total']['first_packet']['mean']:.1f} ms" in text  # beside the bar
 
-    # The load itself takes half of two cores, so that nobody waits for one unless other programs are at work.
-    if report["tester"]["invalid"] and report["tester"]["starved"] > 0.2:
-        pytest.skip(f"the machine has other things to do: {report['tester']['invalid']}")
+    # A run that says of itself that it was in the way, or that others were, proves nothing.
+    if report["tester"]["invalid"]:
+        pytest.skip(f"the run is invalid: {report['tester']['invalid']}")
     assert all(one["holds"] for one in report["expectations"])
     assert len(report["expectations"]) == len(EXPECTED)
     assert [stage["name"] for stage in pool["stages"]][4:6] == ["2x", "2x hold"]
-    assert pool["stages"][5]["tasks"] > 1000
+    assert pool["stages"][5]["tasks"] > 3 * peak
     assert report["tester"]["processor"] < 0.9
     assert pool["recovery"]["seconds"] is not None
 
@@ -91,17 +95,48 @@ def in_a_browser():
 
 
 # ------------------------------------------------------------------------------------------ pool, fresh, sdk
+async def emulated(echoes=20):
+    """How long a round trip through the proxy really takes: its timers are late by a millisecond or so."""
+
+    gone = asyncio.Event()
+
+    async def echo(reader, writer):
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        async with FaultProxy(*server.sockets[0].getsockname()) as proxy:
+            proxy.add(Latency(ROUND_TRIP / 2), direction="both")
+            reader, writer = await asyncio.open_connection(*proxy.address)
+            taken = []
+            for _ in range(echoes):
+                begun = time.monotonic()
+                writer.write(b"x")
+                await reader.readexactly(1)
+                taken.append(time.monotonic() - begun)
+            writer.close()
+            await writer.wait_closed()
+            await gone.wait()
+    assert ROUND_TRIP <= median(taken) < 1.2 * ROUND_TRIP
+    return median(taken)
+
+
 def test_a_warm_pool_costs_two_round_trips_and_the_page_shows_what_others_cost(tmp_path):
+    flags = ("--rate", "12", "--seconds", "25", "--max-size", "60", "--target", "pool,fresh,sdk")
     # The delay of the engine, and of everything on this machine: the same without the network.
-    near, _ = load(tmp_path, "--rate", "40", "--seconds", "10", "--max-size", "120")
+    near, _ = load(tmp_path, *flags)
     engine = near["targets"]["pool"]["total"]["first_packet"]["p50"]
-    flags = ("--rate", "14", "--seconds", "20", "--max-size", "60", "--target", "pool,fresh,sdk")
     report, page = load(tmp_path, *flags, "--fault", f"latency@both:{500 * ROUND_TRIP:g}ms")
     totals = {name: target["total"] for name, target in report["targets"].items()}
     first = {name: total["first_packet"] for name, total in totals.items()}
     sys.stdout.write(f"engine {1000 * engine:.1f} ms, {json.dumps(first)}\n")
 
-    expected = engine + 2 * ROUND_TRIP
+    if report["tester"]["starved"] > 0.2:
+        pytest.skip(f"the machine has other things to do: {report['tester']}")
+    expected = engine + 2 * asyncio.run(emulated())
     assert first["pool"]["p50"] == pytest.approx(expected, rel=0.05)
     assert totals["pool"]["reuse"] == 1.0
     assert totals["fresh"]["reuse"] == 0.0
