@@ -81,6 +81,14 @@ def test_a_short_run_reports_and_its_expectations_hold(service, here, tmp_path):
     assert "all judged" in done.stdout
 
 
+@pytest.mark.parametrize("flag", ["--json", "--jsonl", "--csv", "--html"])
+def test_a_file_that_cannot_be_written_is_said_before_the_run(service, here, tmp_path, flag):
+    before = service.counts.connections
+    assert "no directory nowhere" in error_line(here("--url", service.url, "--rate", "5", flag, "nowhere/a"), 7)
+    assert "it is a directory" in error_line(here("--url", service.url, "--rate", "5", flag, str(tmp_path)), 7)
+    assert service.counts.connections == before
+
+
 def test_an_expectation_that_fails_ends_with_99(service, here):
     done = here("--url", service.url, "--stages", "500ms:20", "--expect", "reuse<5%", "--json", "-")
     assert done.returncode == 99

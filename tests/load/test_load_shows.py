@@ -57,14 +57,17 @@ def test_twice_a_peak_on_two_cores_and_the_page_tells_the_same_numbers(tmp_path,
         ]
     assert f"{1000 * pool['total']['first_packet']['mean']:.1f} ms" in text  # beside the bar
 
-    # A run that says of itself that it was in the way, or that others were, proves nothing.
-    if report["tester"]["invalid"]:
-        pytest.skip(f"the run is invalid: {report['tester']['invalid']}")
-    assert all(one["holds"] for one in report["expectations"])
     assert len(report["expectations"]) == len(EXPECTED)
+    if report["tester"]["starved"] > 0.2:
+        pytest.skip(f"other programs have the processors: {report['tester']}")
+    # Whoever is late measures no delay, but errors, reuse and foreign audio are what they are.
+    late = report["tester"]["invalid"] is not None
+    kept = [one for one in report["expectations"] if not (late and one["expectation"].startswith("first_packet"))]
+    assert [one for one in kept if not one["holds"]] == []
     assert [stage["name"] for stage in pool["stages"]][4:6] == ["2x", "2x hold"]
     assert pool["stages"][5]["tasks"] > 3 * peak
-    assert report["tester"]["processor"] < 0.9
+    if late:
+        pytest.skip(f"its delays prove nothing: {report['tester']['invalid']}")
     assert pool["recovery"]["seconds"] is not None
 
 

@@ -49,6 +49,9 @@ def test_the_page_counts_what_the_clients_counted(facts):
     assert served["pool"] == "service"
     assert served["stats"]["max_size"] == 2000
     assert served["report"]["lifetime"]["connection_reuse"]["connected"] == 12
+    reuse = served["report"]["lifetime"]["connection_reuse"]
+    assert served["stats"]["reused"] == reuse["reused"] > 0
+    assert served["stats"]["borrows"] == reuse["connected"]
     assert served["report"]["lifetime"]["first_packet_delay"]["tasks"] == outcomes["completed"]
     assert f"{outcomes['failed']} InvalidParameter" in served["explained"]
     assert len(served["slowest"]) == 10

@@ -15,7 +15,8 @@ import typer
 from speechpool.errors import ConnectFailed, SettingsError
 
 from .configuration import HIDDEN, Configuration, load
-from .outcome import CannotWrite, ExitCode
+from .files import write
+from .outcome import ExitCode
 
 if TYPE_CHECKING:
     from speechpool.ops.checklist import Checklist, Item
@@ -274,7 +275,4 @@ def _evidence(item: Item) -> Iterator[str]:
 def _write(path: Path, checklist: Checklist) -> None:
     from speechpool.ops.page import written
 
-    try:
-        path.write_text(written(checklist, time.strftime("%Y-%m-%d %H:%M %Z")), encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(f"cannot write {path}: {error.strerror}; choose another file.") from error
+    write(path, written(checklist, time.strftime("%Y-%m-%d %H:%M %Z")))

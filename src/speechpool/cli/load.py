@@ -14,7 +14,8 @@ import typer
 from speechpool.errors import SettingsError
 
 from . import load_flags as flags
-from .outcome import CannotWrite, ExitCode, Terminated
+from .files import check_place, write
+from .outcome import ExitCode, Terminated
 
 if TYPE_CHECKING:
     from .load_run import Wish
@@ -94,6 +95,9 @@ def load(  # noqa: PLR0917  # flags
         barge_in=barge_in, slow=slow, seed=seed,
     )  # fmt: skip
     _check(wish, owned=i_own_this_target)
+    for path in (json_file, jsonl, csv, html):
+        if path is not None and str(path) != "-":
+            check_place(path)
     raise_soft_limit()
     gc.freeze()  # what is loaded by now stays: looking through it again would only make tasks late
     one = Run(wish, expectations)
@@ -156,7 +160,4 @@ def _write(path: Path | None, text: Callable[[], str]) -> None:
     if str(path) == "-":
         typer.echo(text(), nl=False)
         return
-    try:
-        path.write_text(text(), encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(f"cannot write {path}: {error.strerror}; choose another file.") from error
+    write(path, text())

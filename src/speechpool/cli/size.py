@@ -11,6 +11,8 @@ import typer
 
 from speechpool.errors import SettingsError
 
+from .files import write
+
 if TYPE_CHECKING:
     from speechpool.ops.measured import Prediction
     from speechpool.ops.sizing import Advice
@@ -60,21 +62,22 @@ def size(
     The default, 1.6 connections for each task at the peak, meets both rules of thumb: 60-80 % used, and 1.5-2 times the
     peak. Waits are those of Erlang's formula, for tasks that come by chance.
     """
-    from speechpool.ops.measured import Measured, of_monitor, of_report, predictions
+    from speechpool.ops.measured import Measured, Prediction, of_monitor, of_report
     from speechpool.ops.sizing import advise
 
-    measured, compared = Measured(peak, task_seconds), []
+    if report is not None and monitor is not None:
+        raise SettingsError("--report and --monitor both say what is expected; give one.")
+    measured, compared = Measured(peak, task_seconds), list[Prediction]()
     if report is not None:
-        measured, whole = of_report(report)
-        compared = predictions(whole)
+        measured, compared = of_report(report)
     elif monitor is not None:
         measured = of_monitor(monitor, pool)
     peak = peak if peak is not None else measured.peak
     duration = task_seconds if task_seconds is not None else measured.task_seconds
     if peak is None or duration is None:
         raise SettingsError(
-            "say --peak and --task-seconds, --report with the JSON of a load test, or --monitor with the URL of a "
-            "monitor: they measured both."
+            "say --peak and --task-seconds, --report with the JSON of a load test of a peak (one by --stages, --rate "
+            "or --concurrency has none: add --peak), or --monitor with the URL of a monitor."
         )
     advice = advise(
         peak, duration, submission_rate=submission_rate, machines=machines, factor=factor,
@@ -91,13 +94,12 @@ def size(
 def _write(path: Path, advice: Advice) -> None:
     from speechpool.ops.chart import written
 
-    try:
-        path.write_text(written(advice, list(_settings(advice))), "utf-8")
-    except OSError as error:
-        raise SettingsError(f"--html {path} cannot be written: {error.strerror}.") from error
+    write(path, written(advice, list(_settings(advice))))
 
 
 def _told(advice: Advice, machines: int) -> Iterator[str]:
+    from speechpool.ops.sizing import shown
+
     share = f", on each of {machines} machines" if machines > 1 else ""
     tasks = f"{advice.peak:g} tasks at once of {advice.task_seconds:.3g} s each"
     yield f"{tasks}: {advice.rate:.3g} task starts a second{share}."
@@ -107,7 +109,7 @@ def _told(advice: Advice, machines: int) -> Iterator[str]:
     for row in advice.others:
         bar = "" if row.wait_p99 is None else "▇" * round(_BAR * row.wait_p99 / longest)
         mark = "<- advised" if row.max_size == advice.chosen.max_size else ""
-        waits = f"{_seconds(row.wait_p95):>11}{_seconds(row.wait_p99):>11}"
+        waits = f"{shown(row.wait_p95):>11}{shown(row.wait_p99):>11}"
         yield f"{row.max_size:>9}{row.utilisation:>8.1%}{row.waiting:>14.2%}{waits}  {f'{bar} {mark}'.strip()}".rstrip()
     yield ""
     if advice.binding:
@@ -128,6 +130,8 @@ def _settings(advice: Advice) -> Iterator[str]:
 
 
 def _compared(predictions: Sequence[Prediction]) -> Iterator[str]:
+    from speechpool.ops.sizing import shown
+
     if predictions:
         yield ""
         yield "The report, beside what would have been predicted for it:"
@@ -135,11 +139,5 @@ def _compared(predictions: Sequence[Prediction]) -> Iterator[str]:
     for one in predictions:
         yield (
             f"{one.stage:>12}{one.utilisation:>9.1%}{one.predicted_utilisation:>11.1%}"
-            f"{_seconds(one.wait_p95):>11}{_seconds(one.predicted_wait_p95):>11}"
+            f"{shown(one.wait_p95):>11}{shown(one.predicted_wait_p95):>11}"
         )
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "for ever"
-    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"

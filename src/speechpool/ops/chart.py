@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from .sizing import Advice, Row
+from .sizing import Advice, Row, shown
 
 __all__ = ["written"]
 
@@ -49,14 +49,10 @@ def _row(row: Row, *, chosen: bool) -> str:
         str(row.max_size),
         f"{row.utilisation:.1%}",
         f"{row.waiting:.2%}",
-        _seconds(row.wait_p95),
-        _seconds(row.wait_p99),
+        shown(row.wait_p95),
+        shown(row.wait_p99),
     )
     return f"<tr{' class=chosen' if chosen else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-def _seconds(value: float | None) -> str:
-    return "for ever" if value is None else f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 
 def _chart(advice: Advice) -> str:
@@ -71,7 +67,7 @@ def _chart(advice: Advice) -> str:
         y = _HEIGHT - _BOTTOM - height
         drawn += [
             f'<rect x="{x + 0.2 * step:.1f}" y="{y:.1f}" width="{0.6 * step:.1f}" height="{height:.1f}"/>',
-            f'<text text-anchor="middle" x="{x + step / 2:.1f}" y="{y - 5:.1f}">{_seconds(row.wait_p99)}</text>',
+            f'<text text-anchor="middle" x="{x + step / 2:.1f}" y="{y - 5:.1f}">{shown(row.wait_p99)}</text>',
             f'<text text-anchor="middle" x="{x + step / 2:.1f}" y="{_HEIGHT - 22}">{row.max_size}</text>',
             f'<text text-anchor="middle" x="{x + step / 2:.1f}" y="{_HEIGHT - 6}">{row.utilisation:.0%} used</text>',
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any, Final
 from speechpool.errors import SettingsError
 from speechpool.monitoring.remote import Remote
 
+from .report import read
 from .simulation import simulate
 
-__all__ = ["Measured", "Prediction", "of_monitor", "of_report", "predictions"]
+__all__ = ["Measured", "Prediction", "of_monitor", "of_report"]
 
 _ENOUGH: Final = 100
 """Tasks of a stage from which on its waits are compared."""
@@ -51,22 +51,19 @@ class Prediction:
         return asdict(self)
 
 
-def of_report(path: Path) -> tuple[Measured, Mapping[str, Any]]:
-    """Read a report of `speechpool load --json`; return what it says of the load, and all of it.
+def of_report(path: Path) -> tuple[Measured, list[Prediction]]:
+    """Read a report of `speechpool load --json`: what load it stands for, and its stages beside their predictions.
 
     Raises:
         SettingsError: It cannot be read, or is something else.
     """
+    test = read(path)
     try:
-        report = json.loads(path.read_text("utf-8"))
-        setting = report["setting"]
-        held = report.get("targets", {}).get("pool", {}).get("total", {}).get("held", ())
-        peak, seconds = setting.get("peak"), setting.get("task_seconds")
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SettingsError(f"{path} is no report of `speechpool load --json`.") from error
-    return Measured(peak, fmean(held) if held else seconds, tuple(held)), report
+        held = test.content["targets"].get("pool", {}).get("total", {}).get("held", ())
+        measured = Measured(test.peak, fmean(held) if held else test.task_seconds, tuple(held))
+        return measured, _predictions(test.content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"the load report {path} is damaged: {error!r} is not as it should be.") from error
 
 
 def of_monitor(url: str, name: str | None = None) -> Measured:
@@ -93,14 +90,14 @@ def of_monitor(url: str, name: str | None = None) -> Measured:
     return Measured(peak * pool["stats"]["max_size"], use["sum"] / use["at_most"][-1])
 
 
-def predictions(report: Mapping[str, Any]) -> list[Prediction]:
+def _predictions(report: Mapping[str, Any]) -> list[Prediction]:
     """Return, for each judged stage of the pool, what was measured beside what a simulation says of it."""
     size, found = report["setting"].get("size"), []
     for stage in report.get("targets", {}).get("pool", {}).get("stages", ()):
-        held, wait = stage.get("held"), (stage.get("connection") or {}).get("p95")
-        if size and held and wait is not None and stage["rate"] and stage["judged"] and stage["tasks"] >= _ENOUGH:
+        held, wait, used = stage.get("held"), (stage.get("connection") or {}).get("p95"), stage["utilisation"]
+        if not (size and held and stage["rate"] and stage["judged"]) or wait is None or used is None:
+            continue
+        if stage["tasks"] >= _ENOUGH:
             queue = simulate(stage["tasks"] / stage["seconds"], held, size)
-            found.append(
-                Prediction(stage["name"], size, stage["utilisation"], queue.utilisation, wait, queue.wait(0.95))
-            )
+            found.append(Prediction(stage["name"], size, used, queue.utilisation, wait, queue.wait(0.95)))
     return found

@@ -18,6 +18,8 @@ __all__ = ["LoadTest", "judged", "read"]
 _DAY: Final = 86400.0
 _TWICE: Final = 1.99
 """Rates are rounded when they are written."""
+_NO_PEAK: Final = ("stages", "rate", "concurrency", "sweep")
+"""Flags in place of a peak, which then stands in the setting though nobody gave it."""
 _AGAIN: Final = "run: speechpool load --peak {peak:g} --url URL --json FILE --expect 'error_rate<0.1%'"
 
 
@@ -40,8 +42,18 @@ class LoadTest:
     @property
     def task_seconds(self) -> float | None:
         """Mean seconds of a task, where the test measured them."""
+        return self._positive("task_seconds")
+
+    @property
+    def peak(self) -> float | None:
+        """Tasks at once that it was made for; None where rates or callers were given instead."""
         setting = self.content.get("setting")
-        found = setting.get("task_seconds") if isinstance(setting, dict) else None
+        chosen = isinstance(setting, dict) and any(setting.get(name) for name in _NO_PEAK)
+        return None if chosen else self._positive("peak")
+
+    def _positive(self, name: str) -> float | None:
+        setting = self.content.get("setting")
+        found = setting.get(name) if isinstance(setting, dict) else None
         return float(found) if isinstance(found, (int, float)) and found > 0 else None
 
 
@@ -55,11 +67,11 @@ def read(path: Path, now: float | None = None) -> LoadTest:
         content = json.loads(path.read_text("utf-8"))
         written = path.stat().st_mtime
     except OSError as error:
-        raise SettingsError(f"--load-report {path} cannot be read: {error.strerror}.") from error
+        raise SettingsError(f"the load report {path} cannot be read: {error.strerror}.") from error
     except ValueError:
         content = None
     if not isinstance(content, dict) or content.get("version") != 1 or not content.get("targets"):
-        raise SettingsError(f"--load-report {path} is no report of `speechpool load --json` (version 1).")
+        raise SettingsError(f"{path} is no report of `speechpool load --json` (version 1).")
     ended = content.get("ended")
     # Earlier versions do not say it, and a file's date is that of its last copy.
     when, by = (float(ended), "") if isinstance(ended, (int, float)) else (written, ", by the date of its file")
@@ -81,7 +93,7 @@ def judged(
     try:
         return tuple(_Judge(test, peak, task_seconds).findings(max_age, where))
     except (KeyError, TypeError, AttributeError) as error:
-        raise SettingsError(f"--load-report {test.path} is damaged: {error!r} is not as it should be.") from error
+        raise SettingsError(f"the load report {test.path} is damaged: {error!r} is not as it should be.") from error
 
 
 class _Judge:
@@ -89,9 +101,7 @@ class _Judge:
         self._test = test
         content = test.content
         self._content, self._setting = content, content["setting"]
-        # A run of stages or callers has a peak that nobody gave.
-        own = None if self._setting.get("stages") or self._setting.get("concurrency") else self._setting.get("peak")
-        self._peak = float(peak if peak is not None else own or 0.0)
+        self._peak = float(peak if peak is not None else test.peak or 0.0)
         self._task_seconds = test.task_seconds or task_seconds
         self._again = _AGAIN.format(peak=self._peak or 20)
 

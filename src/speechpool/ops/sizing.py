@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from speechpool.errors import SettingsError
+from speechpool.telemetry.signals import as_seconds
 
 from .queueing import chance_of_waiting, wait
 from .simulation import simulate
 
-__all__ = ["FACTOR", "Advice", "Row", "advise"]
+__all__ = ["FACTOR", "Advice", "Row", "advise", "shown"]
 
 FACTOR: Final = 1.6
 """Connections for each task at the peak: 62.5 % used. The rules of 60-80 % used and of 1.5-2 times the peak share only
@@ -113,6 +114,11 @@ def advise(
         binding=_binding(peak, task_seconds, submission_rate),
         feasible_peak=None if submission_rate is None else submission_rate * task_seconds / machines,
     )
+
+
+def shown(wait: float | None) -> str:
+    """Return a wait of a `Row` for people."""
+    return "for ever" if wait is None else as_seconds(wait)
 
 
 def _row(load: float, duration: float, size: int, service_times: Sequence[float]) -> Row:

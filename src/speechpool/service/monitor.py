@@ -43,7 +43,7 @@ class _Served(Snapshots):
         return Snapshot(
             seq=next(self._seq),
             time=time.time(),
-            stats=self._stats(),
+            stats=self._stats(totals.connected, totals.reused),
             report=telemetry.report(now),
             totals=totals,
             tasks_started=telemetry.tasks_started,
@@ -54,17 +54,17 @@ class _Served(Snapshots):
             slowest=telemetry.slowest.tasks(now),
         )
 
-    def _stats(self) -> PoolStats:
+    def _stats(self, connected: int, reused: int) -> PoolStats:
         """Its connections, seen from the other end: one with a task is borrowed, and nobody waits in line."""
         service = self._service
         counts, here = service.counts, service.connections
-        running = min(counts.running, here)
+        running = counts.running
         gone = counts.connections - here
         return PoolStats(
             name=self.name, endpoint=service.url, phase="draining" if service.draining else "running",
             max_size=service.max_connections, min_size=0, size=here, idle=here - running, borrowed=running,
             opening=0, closing=0, overflow=0, replacing=0, waiting=0, oldest_wait=0.0, predicted_wait=None,
-            opened=counts.connections, open_failed=counts.refused, borrows=self._telemetry.tasks_started, reused=0,
+            opened=counts.connections, open_failed=counts.refused, borrows=connected, reused=reused,
             returned=sum(counts.tasks.values()), double_returns=0, timeouts=0, cancelled=0, full=0,
             shed=counts.tasks["shed"], refused=0, down=0, closed=gone,
             discarded=MappingProxyType({"left": gone} if gone else {}), last_error=None, last_error_age=None,
