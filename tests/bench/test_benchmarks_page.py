@@ -109,7 +109,7 @@ def test_the_chart_has_a_bar_for_each_goal():
 def test_wrong_usage_says_what_there_is():
     done = run("--only", "paced,nothing")
     assert done.returncode == 2
-    assert "unknown nothing; known are task_cost, paced" in done.stderr
+    assert "unknown nothing; known are task_cost, task_cost_wss, paced" in done.stderr
     assert run("--output", "no/such/folder").returncode == 2
 
 
